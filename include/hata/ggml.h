@@ -1,0 +1,61 @@
+/* The llama.cpp host, libhata-ggml.so: makes the ggml that a program has loaded use hash-aware
+ * top-k attention. Two ways to use it:
+ *
+ *   preloaded   LD_PRELOAD=libhata-ggml.so HATA_OPTIONS="budget=512 stats=1" llama-server ...
+ *   linked      before libggml and libllama, and set up by the functions below
+ *
+ * Options are one text of `key=value` words, separated by blanks. Keys and their defaults:
+ *
+ *   method=hata          hata, hata-paper, exact, streaming, dense (our exact attention), or
+ *                        ggml (hands off)
+ *   budget=512           keys a row attends to: a number, or a part of its valid keys (1.56%)
+ *   dense-layers=2       the first layers attend to all keys
+ *   min-ctx=1024         rows with fewer valid keys attend to all of them
+ *   sink=1 recent=-1     first and last tokens always kept, inside the budget; recent=-1 is
+ *                        min(32, budget / 2)
+ *   lengths=on           key lengths in the score
+ *   rbit=128 seed=1      bits of a code, and the seed of the random projection
+ *   max-rows=8           batches with more rows of one sequence stream are left to ggml (prefill)
+ *   verify=off           check every code at every sparse step (slow)
+ *   stats=off            print statistics at exit and on SIGUSR1
+ *   quiet=off            no notes on what stays dense, and why
+ *   probe=off            preloaded: run the self-test instead of the program, print its result and
+ *                        exit (0 passed, 1 failed, 2 the program has not loaded ggml by then)
+ */
+#ifndef HATA_GGML_H
+#define HATA_GGML_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HATA_GGML_API __attribute__((visibility("default")))
+
+/* Sets the options, from the next graph on; replaces HATA_OPTIONS. Keys that are not named get
+ * their defaults. May be called again at any time: what is kept of the caches is rebuilt as it is
+ * needed. NULL on success; otherwise what is wrong, and nothing changes. The text belongs to the
+ * calling thread and lasts until its next call. */
+HATA_GGML_API const char* hata_ggml_configure(const char* options);
+
+/* Runs the self-test (once a process; later calls repeat its result). 1: the loaded ggml can be
+ * used. 0: it cannot, and `reason` (up to n bytes, may be NULL) says why. -1: no ggml is loaded. */
+HATA_GGML_API int hata_ggml_self_test(char* reason, size_t n);
+
+/* 1: at work. 0: off, and `reason` (up to n bytes, may be NULL) says why: the method is ggml, the
+ * options are wrong, the self-test failed, or no graph has been computed yet. */
+HATA_GGML_API int hata_ggml_status(char* reason, size_t n);
+
+/* Statistics since the last reset, as JSON; free() the text. NULL: out of memory. */
+HATA_GGML_API char* hata_ggml_stats_json(void);
+HATA_GGML_API void hata_ggml_reset_stats(void);
+
+/* Says that keys in these bytes of a cache were written past ggml's functions. */
+HATA_GGML_API void hata_ggml_invalidate(const void* begin, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,145 @@
+#include "core/reference.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "core/f16.h"
+#include "hata/score.h"
+
+namespace hata::reference {
+namespace {
+
+const std::byte* row_at(const void* x, size_t stride, int64_t v) {
+  return static_cast<const std::byte*>(x) + static_cast<size_t>(v) * stride;
+}
+
+double logit(const AttendArgs& args, int h, int64_t cell) {
+  const std::byte* key = args.keys.row(cell, args.kv_head);
+  const float* q = args.q + static_cast<size_t>(h) * args.q_stride;
+  double dot = 0.0;
+  for (int i = 0; i < args.head_dim; ++i) {
+    dot += static_cast<double>(q[i]) * static_cast<double>(element(key, args.keys.type, i));
+  }
+  double result = static_cast<double>(args.params.scale) * dot;
+  const double cap = static_cast<double>(args.params.softcap);
+  if (cap > 0.0) result = cap * std::tanh(result / cap);
+  if (args.mask != nullptr) {
+    const double slope = args.slopes != nullptr ? static_cast<double>(args.slopes[h]) : 1.0;
+    result += slope * static_cast<double>(f16_to_f32(args.mask[cell]));
+  }
+  return result;
+}
+
+void attend_head(const AttendArgs& args, int h, const float* sinks,
+                 const std::vector<int64_t>& cells, double* out) {
+  std::fill_n(out, args.head_dim, 0.0);
+  if (cells.empty()) return;
+  std::vector<double> weights;
+  for (const int64_t cell : cells) weights.push_back(logit(args, h, cell));
+  double max = *std::max_element(weights.begin(), weights.end());
+  if (sinks != nullptr) max = std::max(max, static_cast<double>(sinks[h]));
+
+  double sum = sinks != nullptr ? std::exp(static_cast<double>(sinks[h]) - max) : 0.0;
+  for (double& weight : weights) sum += weight = std::exp(weight - max);
+  for (size_t j = 0; j < cells.size(); ++j) {
+    const std::byte* value = args.values.row(cells[j], args.kv_head);
+    for (int i = 0; i < args.head_dim; ++i) {
+      out[i] += weights[j] / sum * static_cast<double>(element(value, args.values.type, i));
+    }
+  }
+}
+
+}  // namespace
+
+float element(const void* row, DType type, int i) {
+  if (type == DType::f32) {
+    float value;
+    std::memcpy(&value, static_cast<const std::byte*>(row) + i * 4, 4);
+    return value;
+  }
+  uint16_t half;
+  std::memcpy(&half, static_cast<const std::byte*>(row) + i * 2, 2);
+  return f16_to_f32(half);
+}
+
+void encode(const float* w, int head_dim, int rbit, const void* x, DType type, size_t stride,
+            int64_t n, uint64_t* codes) {
+  const int words = rbit / kCodeWordBits;
+  for (int64_t v = 0; v < n; ++v) {
+    uint64_t* code = codes + v * words;
+    std::fill_n(code, words, 0);
+    for (int j = 0; j < rbit; ++j) {
+      float sum = 0.0f;
+      for (int i = 0; i < head_dim; ++i) {
+        sum = std::fma(element(row_at(x, stride, v), type, i), w[i * rbit + j], sum);
+      }
+      if (sum > 0.0f) code[j / kCodeWordBits] |= uint64_t{1} << (j % kCodeWordBits);
+    }
+  }
+}
+
+void key_norms(int head_dim, const void* x, DType type, size_t stride, int64_t n, float* norms) {
+  for (int64_t v = 0; v < n; ++v) {
+    float lanes[16] = {};
+    for (int i = 0; i < head_dim; ++i) {
+      const float value = element(row_at(x, stride, v), type, i);
+      lanes[i % 16] = std::fma(value, value, lanes[i % 16]);
+    }
+    for (int half = 8; half > 0; half /= 2) {
+      for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+    }
+    norms[v] = std::sqrt(lanes[0]);
+  }
+}
+
+void key_lengths(int head_dim, const void* x, DType type, size_t stride, int64_t n, float inv_unit,
+                 uint8_t* lengths) {
+  for (int64_t v = 0; v < n; ++v) {
+    float norm;
+    key_norms(head_dim, row_at(x, stride, v), type, stride, 1, &norm);
+    const float length = std::floor(norm * inv_unit + 0.5f);
+    lengths[v] = length >= 15.0f ? 15 : length >= 1.0f ? static_cast<uint8_t>(length) : 1;
+  }
+}
+
+void score(const uint64_t* query, int group, int rbit, const uint64_t* keys,
+           const uint8_t* lengths, int64_t n, int16_t* scores) {
+  const int words = rbit / kCodeWordBits;
+  for (int64_t i = 0; i < n; ++i) {
+    int distance = 0;
+    for (int g = 0; g < group; ++g) {
+      for (int w = 0; w < words; ++w) {
+        distance += std::popcount(query[g * words + w] ^ keys[i * words + w]);
+      }
+    }
+    const int length = lengths == nullptr ? 8 : (lengths[i / 2] >> (i % 2 * 4)) & 15;
+    scores[i] = static_cast<int16_t>(length * (group * rbit - 2 * distance) >> kScoreShift);
+  }
+}
+
+std::vector<int32_t> select(const int16_t* scores, const uint64_t* valid, int64_t n, int64_t k) {
+  std::vector<int32_t> cells;
+  for (int32_t i = 0; i < n; ++i) {
+    if (valid[i / 64] >> (i % 64) & 1) cells.push_back(i);
+  }
+  std::stable_sort(cells.begin(), cells.end(),
+                   [&](int32_t a, int32_t b) { return scores[a] > scores[b]; });
+  cells.resize(std::min<size_t>(cells.size(), static_cast<size_t>(k)));
+  std::sort(cells.begin(), cells.end());
+  return cells;
+}
+
+void attend(const AttendArgs& args, const float* sinks, double* out) {
+  std::vector<int64_t> cells;
+  for (int64_t j = 0; j < args.count; ++j) {
+    const int64_t cell = args.cells != nullptr ? args.cells[j] : args.first_cell + j;
+    if (args.mask == nullptr || args.mask[cell] != kF16NegInf) cells.push_back(cell);
+  }
+  for (int h = 0; h < args.heads; ++h) {
+    attend_head(args, h, sinks, cells, out + static_cast<size_t>(h) * args.head_dim);
+  }
+}
+
+}  // namespace hata::reference

@@ -1,0 +1,312 @@
+// Stage 4 for one instruction set. Included by kernels_<isa>.cpp only, after its vectors.
+//
+// Keys go by blocks. For up to four query heads of the group at a time: logits of the block (K
+// pass), softmax against the running maximum, weighted values (V pass). The K pass prefetches the
+// block's values, the V pass the next block's keys, so that reading never waits for arithmetic.
+
+namespace hata::cpu::HATA_ISA {
+namespace {
+
+constexpr int kBlock = 64;  // keys
+constexpr float kLowest = -__builtin_inff();
+constexpr uint16_t kNegInf16 = 0xfc00;
+
+/// Keys whose logits one vector holds: lane h * R + r is head h and key r.
+constexpr int rows_a_vector(int heads) { return kLanes / heads; }
+
+/// e^x - 1 = scale * p + (scale - 1) with p = e^r - 1 of a small r; relative error below 2^-22.
+struct ExpParts {
+  F32 scale, p;
+};
+
+/// For x in [-87, 0].
+inline ExpParts exp_parts(F32 x) {
+  const F32 n = round(x * F32::all(1.44269504f));
+  const F32 r = muladd(n, F32::all(2.12194440e-4f), muladd(n, F32::all(-0.693359375f), x));
+  F32 p = F32::all(1.0f / 5040);
+  p = muladd(p, r, F32::all(1.0f / 720));
+  p = muladd(p, r, F32::all(1.0f / 120));
+  p = muladd(p, r, F32::all(1.0f / 24));
+  p = muladd(p, r, F32::all(1.0f / 6));
+  p = muladd(p, r, F32::all(0.5f));
+  return {scale2(F32::all(1.0f), n), muladd(p, r * r, r)};
+}
+
+/// e^x for x <= 0; 0 below -87.
+inline F32 exp_negative(F32 x) {
+  const F32 limit = F32::all(-87.0f);
+  const ExpParts e = exp_parts(max(x, limit));
+  return where_at_least(x, limit, muladd(e.scale, e.p, e.scale));
+}
+
+inline F32 tanh(F32 x) {
+  const ExpParts e = exp_parts(max(abs(x) * F32::all(-2.0f), F32::all(-87.0f)));
+  const F32 expm1 = muladd(e.scale, e.p, e.scale - F32::all(1.0f));
+  return copysign(expm1 / (expm1 + F32::all(2.0f)), x);
+}
+
+/// The rows of one block that take part.
+struct Block {
+  int n;
+  int32_t cells[kBlock + kLanes];  // padded with the last one
+  float bias[kBlock + kLanes];     // the mask; -inf in the padding
+};
+
+/// One call's keys and values, of its KV head.
+struct Rows {
+  const char* data;
+  size_t stride;
+  size_t element;  // bytes
+
+  Rows(const CacheView& view, int head)
+      : data(reinterpret_cast<const char*>(view.data) +
+             static_cast<size_t>(head) * view.head_stride),
+        stride(view.cell_stride),
+        element(view.type == DType::f32 ? 4 : 2) {}
+
+  const char* row(int32_t cell) const { return data + static_cast<size_t>(cell) * stride; }
+
+  /// Prefetches `count` elements of a row from `first` on.
+  void prefetch(int32_t cell, int first, int count) const {
+    const char* p = row(cell);
+    const size_t end = static_cast<size_t>(first + count) * element;
+    for (size_t byte = static_cast<size_t>(first) * element; byte < end; byte += 64) {
+      __builtin_prefetch(p + byte);
+    }
+  }
+};
+
+/// Takes up to kBlock of the next keys, from `next` on, that the mask does not exclude.
+inline void fill_block(const AttendArgs& args, int64_t& next, Block& block) {
+  int n = 0;
+  for (; next < args.count && n < kBlock; ++next) {
+    const int32_t cell =
+        args.cells != nullptr ? args.cells[next] : static_cast<int32_t>(args.first_cell + next);
+    if (args.mask != nullptr && args.mask[cell] == kNegInf16) continue;
+    block.cells[n] = cell;
+    block.bias[n++] = args.mask != nullptr ? half_to_float(args.mask[cell]) : 0.0f;
+  }
+  block.n = n;
+  for (int j = n; n > 0 && j < n + kLanes; ++j) {
+    block.cells[j] = block.cells[n - 1];
+    block.bias[j] = kLowest;
+  }
+}
+
+/// The query heads first .. first + H - 1 of a call.
+template <int H>
+struct Heads {
+  static constexpr int kRows = rows_a_vector(H);
+  const AttendArgs& args;
+  int first;
+  float* max;
+  float* sum;
+  float* acc;
+
+  Heads(const AttendArgs& a, int f, const Partial& out)
+      : args(a),
+        first(f),
+        max(out.max + f),
+        sum(out.sum + f),
+        acc(out.acc + static_cast<size_t>(f) * static_cast<size_t>(a.head_dim)) {}
+
+  const float* query(int h) const {
+    return args.q + static_cast<size_t>(first + h) * args.q_stride;
+  }
+
+  /// Lane h * kRows + r is per_head[h].
+  static F32 spread(const float* per_head) {
+    float lanes[kLanes] = {};
+    for (int l = 0; l < H * kRows; ++l) lanes[l] = per_head[l / kRows];
+    return F32::load(lanes);
+  }
+};
+
+/// q.k of the heads for the block's keys, a vector of H * kRows of them after another.
+template <class T, int H>
+inline void dot_products(const Heads<H>& heads, const Block& block, const Rows& keys,
+                         const Rows* prefetch, float* logits) {
+  constexpr int R = Heads<H>::kRows;
+  constexpr int kStep = 64 / sizeof(T);  // elements prefetched at a time
+  const int head_dim = heads.args.head_dim;
+  for (int j = 0; j < block.n; j += R, logits += kLanes) {
+    const T* key[R];
+    for (int r = 0; r < R; ++r) key[r] = reinterpret_cast<const T*>(keys.row(block.cells[j + r]));
+    F32 sum[kLanes];
+    for (F32& s : sum) s = F32::all(0.0f);
+    for (int i = 0; i < head_dim; i += kLanes) {
+      if (prefetch != nullptr && i % kStep == 0) {
+        for (int r = 0; r < R; ++r) prefetch->prefetch(block.cells[j + r], i, kStep);
+      }
+      F32 element[R];
+      for (int r = 0; r < R; ++r) element[r] = F32::load(key[r] + i);
+      for (int h = 0; h < H; ++h) {
+        const F32 query = F32::load(heads.query(h) + i);
+        for (int r = 0; r < R; ++r) sum[h * R + r] = muladd(query, element[r], sum[h * R + r]);
+      }
+    }
+    sum_each(sum).store(logits);
+  }
+}
+
+/// Turns q.k into logits and returns their maximum per lane.
+template <int H>
+inline F32 finish_logits(const Heads<H>& heads, const Block& block, float* logits) {
+  const AttendParams& params = heads.args.params;
+  const F32 scale = F32::all(params.scale);
+  const F32 cap = F32::all(params.softcap);
+  const float* slopes = heads.args.slopes;
+  const F32 slope = slopes != nullptr ? heads.spread(slopes + heads.first) : F32::all(1.0f);
+  F32 top = F32::all(kLowest);
+  for (int j = 0; j < block.n; j += Heads<H>::kRows, logits += kLanes) {
+    F32 x = F32::load(logits) * scale;
+    if (params.softcap > 0.0f) x = cap * tanh(x / cap);
+    x = muladd(slope, repeat<Heads<H>::kRows>(block.bias + j), x);
+    x.store(logits);
+    top = max(top, x);
+  }
+  return top;
+}
+
+/// Turns the block's q.k into weights exp(logit - maximum) and updates maximum and sum;
+/// rescale[h] is what the earlier blocks' values have to be multiplied by.
+template <int H>
+inline void softmax(const Heads<H>& heads, const Block& block, float* logits, float* rescale) {
+  constexpr int R = Heads<H>::kRows;
+  float lanes[kLanes];
+  finish_logits(heads, block, logits).store(lanes);
+
+  float maximum[H];
+  float drop[kLanes] = {};
+  for (int h = 0; h < H; ++h) {
+    float m = heads.max[h];
+    for (int r = 0; r < R; ++r) m = lanes[h * R + r] > m ? lanes[h * R + r] : m;
+    maximum[h] = m > kLowest ? m : 0.0f;
+    drop[h] = heads.max[h] - maximum[h];
+    heads.max[h] = m;
+  }
+  exp_negative(F32::load(drop)).store(lanes);
+  for (int h = 0; h < H; ++h) rescale[h] = lanes[h];
+
+  const F32 shift = heads.spread(maximum);
+  F32 total = F32::all(0.0f);
+  for (int j = 0; j < block.n; j += R, logits += kLanes) {
+    const F32 weight = exp_negative(F32::load(logits) - shift);
+    weight.store(logits);
+    total = total + weight;
+  }
+  total.store(lanes);
+  for (int h = 0; h < H; ++h) {
+    float s = 0.0f;
+    for (int r = 0; r < R; ++r) s += lanes[h * R + r];
+    heads.sum[h] = heads.sum[h] * rescale[h] + s;
+  }
+}
+
+/// Adds the weighted values, elements first .. first + Vecs * kLanes - 1, to the heads' sums.
+template <class T, int Vecs, int H>
+inline void add_values(const Heads<H>& heads, const Block& block, const Rows& values,
+                       const Block* next, const Rows& keys, int first, const float* weights,
+                       const float* rescale) {
+  constexpr int R = Heads<H>::kRows;
+  const int head_dim = heads.args.head_dim;
+  F32 sum[H][Vecs];
+  for (int h = 0; h < H; ++h) {
+    const F32 factor = F32::all(rescale[h]);
+    for (int v = 0; v < Vecs; ++v) {
+      sum[h][v] = F32::load(heads.acc + h * head_dim + first + v * kLanes) * factor;
+    }
+  }
+  const int ahead = next != nullptr ? next->n : 0;
+  for (int j = 0; j < block.n; ++j) {
+    if (j < ahead) keys.prefetch(next->cells[j], first, Vecs * kLanes);
+    const T* value = reinterpret_cast<const T*>(values.row(block.cells[j])) + first;
+    F32 element[Vecs];
+    for (int v = 0; v < Vecs; ++v) element[v] = F32::load(value + v * kLanes);
+    const float* weight = weights + j / R * kLanes + j % R;
+    for (int h = 0; h < H; ++h) {
+      const F32 w = F32::all(weight[h * R]);
+      for (int v = 0; v < Vecs; ++v) sum[h][v] = muladd(w, element[v], sum[h][v]);
+    }
+  }
+  for (int h = 0; h < H; ++h) {
+    for (int v = 0; v < Vecs; ++v) {
+      sum[h][v].store(heads.acc + h * head_dim + first + v * kLanes);
+    }
+  }
+}
+
+/// All elements: first by full tiles of registers, then one of what is left.
+template <class T, int Vecs, int H>
+inline void add_all_values(const Heads<H>& heads, const Block& block, const Rows& values,
+                           const Block* next, const Rows& keys, int first, const float* weights,
+                           const float* rescale) {
+  for (; heads.args.head_dim - first >= Vecs * kLanes; first += Vecs * kLanes) {
+    add_values<T, Vecs>(heads, block, values, next, keys, first, weights, rescale);
+  }
+  if constexpr (Vecs > 1) {
+    add_all_values<T, Vecs - 1>(heads, block, values, next, keys, first, weights, rescale);
+  }
+}
+
+/// One block for H query heads. The first heads prefetch for all: the block's values while they
+/// read its keys, the next block's keys while they read its values.
+template <int H>
+void attend_block(const AttendArgs& args, int first, const Block& block, const Block* next,
+                  const Partial& out) {
+  const Heads<H> heads(args, first, out);
+  const Rows keys(args.keys, args.kv_head);
+  const Rows values(args.values, args.kv_head);
+  const Rows* prefetch = first == 0 ? &values : nullptr;
+  if (first != 0) next = nullptr;
+
+  alignas(64) float logits[(kBlock / Heads<H>::kRows + 1) * kLanes];
+  if (args.keys.type == DType::f32) {
+    dot_products<float>(heads, block, keys, prefetch, logits);
+  } else {
+    dot_products<uint16_t>(heads, block, keys, prefetch, logits);
+  }
+  float rescale[H];
+  softmax(heads, block, logits, rescale);
+  if (args.values.type == DType::f32) {
+    add_all_values<float, kValueVecs>(heads, block, values, next, keys, 0, logits, rescale);
+  } else {
+    add_all_values<uint16_t, kValueVecs>(heads, block, values, next, keys, 0, logits, rescale);
+  }
+}
+
+void attend_heads(const AttendArgs& args, const Block& block, const Block* next,
+                  const Partial& out) {
+  int h = 0;
+  for (; args.heads - h >= 4; h += 4) attend_block<4>(args, h, block, next, out);
+  switch (args.heads - h) {
+    case 3:
+      return attend_block<3>(args, h, block, next, out);
+    case 2:
+      return attend_block<2>(args, h, block, next, out);
+    case 1:
+      return attend_block<1>(args, h, block, next, out);
+    default:
+      return;
+  }
+}
+
+void attend(const AttendArgs& args, const Partial& out) {
+  Block blocks[2];
+  int64_t position = 0;
+  Block* current = &blocks[0];
+  Block* next = &blocks[1];
+  fill_block(args, position, *current);
+  const Rows keys(args.keys, args.kv_head);
+  for (int j = 0; j < current->n; ++j) keys.prefetch(current->cells[j], 0, args.head_dim);
+  while (current->n > 0) {
+    fill_block(args, position, *next);
+    attend_heads(args, *current, next, out);
+    Block* done = current;
+    current = next;
+    next = done;
+  }
+}
+
+}  // namespace
+}  // namespace hata::cpu::HATA_ISA

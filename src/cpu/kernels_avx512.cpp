@@ -1,0 +1,18 @@
+#define HATA_ISA avx512
+
+#include "cpu/kernels.h"
+#include "cpu/vec_avx512.h"
+// The stages over these vectors.
+#include "cpu/attend_impl.h"
+#include "cpu/encode_impl.h"
+#include "cpu/score_impl.h"
+#include "cpu/select_impl.h"
+
+namespace hata::cpu {
+
+const Kernels kAvx512Kernels = {
+    SimdLevel::avx512vpopcnt, avx512::encode, avx512::key_norms, avx512::score,
+    avx512::collect,          avx512::keep,   avx512::attend,
+};
+
+}  // namespace hata::cpu

@@ -1,0 +1,61 @@
+// Stage 2 for one instruction set. Included by kernels_<isa>.cpp only, after its vectors.
+
+namespace hata::cpu::HATA_ISA {
+namespace {
+
+constexpr int kPrefetchBytes = 4096;  // ahead of the keys being read: the next page
+
+template <int Words, int N>
+void score_planes(const ScorePlan& plan, const uint64_t* keys, const uint8_t* lengths, int64_t n,
+                  int16_t* scores) {
+  const Planes<Words, N> planes(plan);
+  for (int64_t i = 0; i < n; i += kScoreKeys) {
+    const uint64_t* block = keys + i * Words;
+    for (int byte = 0; byte < kScoreKeys * Words * 8; byte += 64) {
+      __builtin_prefetch(reinterpret_cast<const char*>(block) + kPrefetchBytes + byte);
+    }
+    const I16 sums = planes.sums(block);
+    I16 result = half_distance(plan, sums);  // D / 2 = (8 * D) >> kScoreShift
+    if (lengths != nullptr) {
+      const I16 length = load_lengths(lengths + i / 2);
+      result = plan.narrow ? weigh_narrow(length, result) : weigh_wide(length, result);
+    }
+    result.store(scores + i);
+  }
+}
+
+template <int Words>
+void score_words(const ScorePlan& plan, const uint64_t* keys, const uint8_t* lengths, int64_t n,
+                 int16_t* scores) {
+  switch (plan.n_planes) {
+    case 1:
+      return score_planes<Words, 1>(plan, keys, lengths, n, scores);
+    case 2:
+      return score_planes<Words, 2>(plan, keys, lengths, n, scores);
+    case 3:
+      return score_planes<Words, 3>(plan, keys, lengths, n, scores);
+    case 4:
+      return score_planes<Words, 4>(plan, keys, lengths, n, scores);
+    case 5:
+      return score_planes<Words, 5>(plan, keys, lengths, n, scores);
+    case 6:
+      return score_planes<Words, 6>(plan, keys, lengths, n, scores);
+    default:
+      return score_planes<Words, 7>(plan, keys, lengths, n, scores);
+  }
+}
+
+void score(const ScorePlan& plan, const uint64_t* keys, const uint8_t* lengths, int64_t n,
+           int16_t* scores) {
+  switch (plan.words) {
+    case 1:
+      return score_words<1>(plan, keys, lengths, n, scores);
+    case 2:
+      return score_words<2>(plan, keys, lengths, n, scores);
+    default:
+      return score_words<4>(plan, keys, lengths, n, scores);
+  }
+}
+
+}  // namespace
+}  // namespace hata::cpu::HATA_ISA

@@ -1,0 +1,362 @@
+// One decode step of every method against the scalar reference, for the level that the environment
+// variable HATA_TEST_SIMD names.
+
+#include "hata/decode.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <random>
+
+#include "core/f16.h"
+#include "core/reference.h"
+#include "hata/score.h"
+#include "hata/simd.h"
+#include "index/code_store.h"
+
+namespace hata {
+namespace {
+
+constexpr uint16_t kMinusInfinity = 0xfc00;
+constexpr float kTolerance = 1e-5f;  // of the largest |value|, for f32 sums of up to 4096 keys
+
+// A cache of random keys and values with a few query rows over it.
+class Problem {
+ public:
+  Problem(HeadShape shape, int64_t n_kv, int n_rows, unsigned seed)
+      : shape_(shape), n_kv_(n_kv), rng_(seed) {
+    const size_t row = static_cast<size_t>(shape.n_kv_heads) * shape.head_dim;
+    keys_.resize(row * static_cast<size_t>(n_kv));
+    values_.resize(keys_.size());
+    for (auto& x : keys_) x = f32_to_f16(normal_(rng_));
+    for (auto& x : values_) x = f32_to_f16(normal_(rng_));
+    const size_t q_size = static_cast<size_t>(shape.n_q_heads) * shape.head_dim;
+    q_.resize(q_size * static_cast<size_t>(n_rows));
+    for (auto& x : q_) x = normal_(rng_);
+    out_.assign(q_.size(), NAN);
+    masks_.assign(static_cast<size_t>(n_rows), std::vector<uint16_t>(static_cast<size_t>(n_kv), 0));
+    for (int r = 0; r < n_rows; ++r) {
+      rows_.push_back({.q = q_.data() + r * q_size,
+                       .q_head_stride = static_cast<size_t>(shape.head_dim),
+                       .out = out_.data() + r * q_size,
+                       .out_head_stride = static_cast<size_t>(shape.head_dim),
+                       .mask = masks_[static_cast<size_t>(r)].data()});
+    }
+  }
+
+  Step step() const {
+    const auto view = [&](const std::vector<uint16_t>& data) {
+      const size_t head_stride = size_t{2} * shape_.head_dim;
+      return CacheView{.data = reinterpret_cast<const std::byte*>(data.data()),
+                       .type = DType::f16,
+                       .cell_stride = head_stride * shape_.n_kv_heads,
+                       .head_stride = head_stride};
+    };
+    return {.shape = shape_,
+            .params = {.scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
+                       .softcap = 0.0f,
+                       .max_bias = 0.0f,
+                       .sinks = nullptr},
+            .keys = view(keys_),
+            .values = view(values_),
+            .n_kv = n_kv_,
+            .first_cell = 0,
+            .rows = rows_};
+  }
+
+  void mask_out(int row, int64_t cell) {
+    masks_[static_cast<size_t>(row)][static_cast<size_t>(cell)] = kMinusInfinity;
+  }
+  void punch_holes(int row, unsigned one_in) {
+    for (int64_t cell = 0; cell < n_kv_; ++cell) {
+      if (rng_() % one_in == 0) mask_out(row, cell);
+    }
+  }
+  void new_key(int64_t cell) {
+    const auto row = static_cast<size_t>(shape_.n_kv_heads * shape_.head_dim);
+    for (size_t i = 0; i < row; ++i)
+      keys_[static_cast<size_t>(cell) * row + i] = f32_to_f16(normal_(rng_));
+  }
+
+  std::vector<uint64_t> valid(int row) const {
+    std::vector<uint64_t> words(static_cast<size_t>((n_kv_ + 63) / 64), 0);
+    for (int64_t cell = 0; cell < n_kv_; ++cell) {
+      const bool is_valid = masks_[static_cast<size_t>(row)][static_cast<size_t>(cell)] == 0;
+      words[static_cast<size_t>(cell / 64)] |= static_cast<uint64_t>(is_valid) << (cell % 64);
+    }
+    return words;
+  }
+
+  // Checks the output of a row against double-precision attention over `cells` (all where null).
+  void expect_output(int row, int head, const std::vector<int32_t>* cells) const {
+    const int group = shape_.group();
+    const size_t d = static_cast<size_t>(shape_.head_dim);
+    const Step s = step();
+    const std::vector<float> slopes(static_cast<size_t>(group), 1.0f);
+    const AttendArgs args{.heads = group,
+                          .head_dim = shape_.head_dim,
+                          .q = rows_[static_cast<size_t>(row)].q + head * group * d,
+                          .q_stride = d,
+                          .keys = s.keys,
+                          .values = s.values,
+                          .kv_head = head,
+                          .cells = cells == nullptr ? nullptr : cells->data(),
+                          .first_cell = 0,
+                          .count = cells == nullptr ? n_kv_ : static_cast<int64_t>(cells->size()),
+                          .mask = masks_[static_cast<size_t>(row)].data(),
+                          .slopes = slopes.data(),
+                          .params = s.params,
+                          .scratch = nullptr};
+    std::vector<double> want(static_cast<size_t>(group) * d);
+    reference::attend(args, nullptr, want.data());
+    const float* got = rows_[static_cast<size_t>(row)].out + head * group * d;
+    for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 5 * kTolerance) << i;
+  }
+
+  const HeadShape& shape() const { return shape_; }
+  const std::vector<float>& out() const { return out_; }
+
+ private:
+  HeadShape shape_;
+  int64_t n_kv_;
+  std::mt19937 rng_;
+  std::normal_distribution<float> normal_;
+  std::vector<uint16_t> keys_, values_;
+  std::vector<float> q_, out_;
+  std::vector<std::vector<uint16_t>> masks_;
+  std::vector<Row> rows_;
+};
+
+class DecodeTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const char* wanted = std::getenv("HATA_TEST_SIMD");
+    if (wanted == nullptr) return;
+    for (const SimdLevel level : available_simd()) {
+      if (std::string(simd_name(level)) == wanted) return force_simd(level);
+    }
+    GTEST_SKIP() << "this CPU has no " << wanted;
+  }
+
+  static void run(Decoder& decoder, const Problem& problem, LayerCache* cache,
+                  const SparseRule& rule, int threads) {
+    Team team(threads);
+    const Step step = problem.step();
+    team.run([&](const Worker& worker) { decoder.step(step, cache, rule, worker); });
+  }
+
+  static SparseRule rule(const char* budget) {
+    return {.budget = Budget::parse(budget), .min_ctx = 1};
+  }
+
+  // The sets that the rule of HATA names, [row][head]: forced keys, then the best reference scores.
+  static std::vector<std::vector<int32_t>> expected(const Problem& problem, const LayerCache& cache,
+                                                    int64_t budget, const HataOptions& options) {
+    const Step step = problem.step();
+    const HeadShape& shape = problem.shape();
+    const auto& store = static_cast<const CodeStore&>(*cache.store);
+    const int words = options.rbit / 64;
+    const auto encode = [&](int head, const void* x, DType type, size_t stride, int64_t n) {
+      std::vector<uint64_t> codes(static_cast<size_t>(n) * words);
+      reference::encode(store.projection().head(head), shape.head_dim, options.rbit, x, type,
+                        stride, n, codes.data());
+      return codes;
+    };
+    std::vector<std::vector<int32_t>> sets(step.rows.size() * shape.n_kv_heads);
+    for (int head = 0; head < shape.n_kv_heads; ++head) {
+      const auto keys =
+          encode(head, step.keys.row(0, head), DType::f16, step.keys.cell_stride, step.n_kv);
+      for (size_t row = 0; row < step.rows.size(); ++row) {
+        const Row& r = step.rows[row];
+        const auto query =
+            encode(head, r.q + static_cast<size_t>(head) * shape.group() * r.q_head_stride,
+                   DType::f32, 4 * r.q_head_stride, shape.group());
+        std::vector<int16_t> scores(static_cast<size_t>(step.n_kv));
+        reference::score(query.data(), shape.group(), options.rbit, keys.data(),
+                         store.lengths(head, 0), step.n_kv, scores.data());
+        std::vector<uint64_t> valid = problem.valid(static_cast<int>(row));
+        std::vector<int32_t> forced(static_cast<size_t>(budget));
+        const int recent = static_cast<int>(
+            options.recent >= 0 ? options.recent : std::min<int64_t>(32, budget / 2));
+        int n = cache.index.oldest(0, valid, options.sink, forced.data());
+        n += cache.index.newest(0, valid, recent, forced.data() + n);
+        forced.resize(static_cast<size_t>(n));
+        for (const int32_t cell : forced) {
+          valid[static_cast<size_t>(cell / 64)] &= ~(uint64_t{1} << (cell % 64));
+        }
+        auto& cells = sets[row * shape.n_kv_heads + static_cast<size_t>(head)];
+        cells = reference::select(scores.data(), valid.data(), step.n_kv, budget - n);
+        cells.insert(cells.end(), forced.begin(), forced.end());
+        std::sort(cells.begin(), cells.end());
+      }
+    }
+    return sets;
+  }
+};
+
+TEST_F(DecodeTest, SelectsWhatTheReferenceSelects) {
+  constexpr int64_t kCells = 640;
+  constexpr int64_t kBudget = 77;
+  const HeadShape shapes[] = {{8, 2, 64}, {3, 3, 80}, {7, 1, 96}, {32, 8, 128}, {12, 4, 256}};
+  for (const HeadShape& shape : shapes) {
+    for (const bool paper : {false, true}) {
+      HataOptions options;
+      if (paper) options = {.lengths = false, .sink = 0, .recent = 0};
+      const auto selector = make_selector(paper ? "hata-paper" : "hata", {});
+      std::vector<std::vector<int32_t>> want;
+      for (const int threads : {1, 2, 5}) {
+        Problem problem(shape, kCells, 3, 11);
+        problem.punch_holes(0, 5);
+        for (int64_t cell = 100; cell < 500; ++cell) problem.mask_out(1, cell);
+        LayerCache cache(*selector, 0, shape, kCells);
+        cache.index.written(0, kCells);
+        Decoder decoder(selector);
+        run(decoder, problem, &cache, rule("77"), threads);
+        const std::vector<int64_t> written = {300, 3, 638};  // the next step's new keys
+        for (const int64_t cell : written) problem.new_key(cell);
+        cache.index.written(written);
+        run(decoder, problem, &cache, rule("77"), threads);
+
+        if (want.empty()) want = expected(problem, cache, kBudget, options);
+        for (int row = 0; row < 3; ++row) {
+          for (int head = 0; head < shape.n_kv_heads; ++head) {
+            const auto& cells = want[static_cast<size_t>(row * shape.n_kv_heads + head)];
+            const auto got = decoder.selection().cells(row, head);
+            ASSERT_EQ(std::vector(got.begin(), got.end()), cells)
+                << "heads " << shape.n_q_heads << "/" << shape.n_kv_heads << " head_dim "
+                << shape.head_dim << " row " << row << " head " << head << " threads " << threads;
+            problem.expect_output(row, head, &cells);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(DecodeTest, FullBudgetIsDenseAttention) {
+  const HeadShape shape{8, 2, 128};
+  for (const std::string& name : selector_names()) {
+    const auto selector = make_selector(name, {});
+    Problem problem(shape, 512, 2, 5);
+    problem.punch_holes(1, 3);
+    LayerCache cache(*selector, 0, shape, 512);
+    Decoder decoder(selector);
+    run(decoder, problem, &cache, rule("100%"), 2);
+    EXPECT_EQ(decoder.counters().sparse_rows, 0) << name;
+    for (int row = 0; row < 2; ++row) {
+      for (int head = 0; head < shape.n_kv_heads; ++head) problem.expect_output(row, head, nullptr);
+    }
+  }
+}
+
+TEST_F(DecodeTest, DenseResultDoesNotDependOnThreads) {
+  const HeadShape shape{8, 2, 128};
+  for (const int64_t n_kv : {1, 63, 300, 4096, 5000}) {
+    Problem problem(shape, n_kv, 2, 5);
+    if (n_kv > 100) problem.punch_holes(0, 4);
+    std::vector<float> first;
+    for (const int threads : {1, 2, 4}) {
+      Decoder decoder(make_selector("dense", {}));
+      run(decoder, problem, nullptr, {}, threads);
+      if (first.empty()) first = problem.out();
+      ASSERT_EQ(problem.out(), first) << n_kv << " cells, " << threads << " threads";
+      for (int head = 0; head < shape.n_kv_heads; ++head) problem.expect_output(0, head, nullptr);
+    }
+  }
+}
+
+TEST_F(DecodeTest, ExactTakesTheLargestLogits) {
+  const HeadShape shape{8, 2, 64};
+  const auto selector = make_selector("exact", {});
+  Problem problem(shape, 640, 1, 9);
+  problem.punch_holes(0, 4);
+  LayerCache cache(*selector, 0, shape, 640);
+  Decoder decoder(selector);
+  run(decoder, problem, &cache, rule("40"), 2);
+  const Step step = problem.step();
+  const std::vector<uint64_t> valid = problem.valid(0);
+  for (int head = 0; head < 2; ++head) {
+    std::vector<std::pair<double, int32_t>> order;
+    for (int32_t cell = 0; cell < 640; ++cell) {
+      if ((valid[static_cast<size_t>(cell / 64)] >> (cell % 64) & 1) == 0) continue;
+      double sum = 0.0;
+      for (int g = 0; g < 4; ++g) {
+        for (int i = 0; i < 64; ++i) {
+          sum += step.rows[0].q[(head * 4 + g) * 64 + i] *
+                 reference::element(step.keys.row(cell, head), DType::f16, i);
+        }
+      }
+      order.emplace_back(-sum, cell);
+    }
+    std::sort(order.begin(), order.end());
+    std::vector<int32_t> want;
+    for (int i = 0; i < 40; ++i) want.push_back(order[static_cast<size_t>(i)].second);
+    std::sort(want.begin(), want.end());
+    const auto got = decoder.selection().cells(0, head);
+    EXPECT_EQ(std::vector(got.begin(), got.end()), want);
+  }
+}
+
+TEST_F(DecodeTest, StreamingKeepsSinksAndTheWindow) {
+  const HeadShape shape{4, 2, 64};
+  const auto selector = make_selector("streaming", {});
+  Problem problem(shape, 256, 1, 9);
+  LayerCache cache(*selector, 0, shape, 256);
+  cache.index.written(0, 256);
+  Decoder decoder(selector);
+  run(decoder, problem, &cache, rule("10"), 2);
+  const std::vector<int32_t> want = {0, 1, 2, 3, 250, 251, 252, 253, 254, 255};
+  for (int head = 0; head < 2; ++head) {
+    const auto got = decoder.selection().cells(0, head);
+    EXPECT_EQ(std::vector(got.begin(), got.end()), want);
+    problem.expect_output(0, head, &want);
+  }
+}
+
+TEST_F(DecodeTest, RowsDecideForThemselves) {
+  // One row sees 60 cells, the other all 512: with min_ctx 100 only the second is sparse.
+  const HeadShape shape{8, 2, 128};
+  const auto selector = make_selector("hata", {});
+  Problem problem(shape, 512, 2, 13);
+  for (int64_t cell = 60; cell < 512; ++cell) problem.mask_out(0, cell);
+  LayerCache cache(*selector, 0, shape, 512);
+  Decoder decoder(selector);
+  run(decoder, problem, &cache, {.budget = Budget::parse("32"), .min_ctx = 100}, 2);
+  EXPECT_EQ(decoder.plans()[0].budget, 0);
+  EXPECT_EQ(decoder.plans()[1].budget, 32);
+  EXPECT_EQ(decoder.counters().sparse_rows, 1);
+  EXPECT_EQ(decoder.counters().dense_rows, 1);
+  EXPECT_EQ(decoder.counters().keys_attended, 60 + 32);
+  for (int head = 0; head < 2; ++head) {
+    problem.expect_output(0, head, nullptr);
+    const auto cells = decoder.selection().cells(1, head);
+    const std::vector<int32_t> chosen(cells.begin(), cells.end());
+    EXPECT_EQ(chosen.size(), 32u);
+    problem.expect_output(1, head, &chosen);
+  }
+}
+
+TEST_F(DecodeTest, StreamOfALargerCacheStartsAtItsOwnCells) {
+  // Two streams of 512 cells in one tensor; the step looks at the second.
+  const HeadShape shape{8, 2, 64};
+  const auto selector = make_selector("hata", {});
+  Problem problem(shape, 1024, 1, 21);
+  LayerCache cache(*selector, 0, shape, 1024);
+  Step step = problem.step();
+  step.keys.data = step.keys.row(512, 0);
+  step.values.data = step.values.row(512, 0);
+  step.first_cell = 512;
+  step.n_kv = 512;
+  Decoder decoder(selector);
+  decoder.step(step, &cache, rule("50"), Worker{});
+  EXPECT_FALSE(cache.index.any_stale(512, 1024));
+  EXPECT_TRUE(cache.index.any_stale(0, 512)) << "cells out of view are left alone";
+  for (int64_t cell = 512; cell < 1024; ++cell) {
+    ASSERT_TRUE(cache.store->matches(problem.step().keys, cell));
+  }
+}
+
+}  // namespace
+}  // namespace hata

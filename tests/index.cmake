@@ -1,0 +1,4 @@
+hata_test(cell_index_test LIBS hata_index)
+gtest_discover_tests(cell_index_test)
+hata_test(code_store_test LIBS hata_index)
+gtest_discover_tests(code_store_test)
