@@ -13,14 +13,17 @@ namespace {
 std::atomic<int64_t> g_allocations{0};
 }  // namespace
 
-void* operator new(size_t size) {
+// Not inlined: GCC would take the free below for one that does not match its own operator new.
+#define HATA_NOINLINE __attribute__((noinline))
+
+HATA_NOINLINE void* operator new(size_t size) {
   g_allocations.fetch_add(1);
   void* p = std::malloc(size);
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
+HATA_NOINLINE void operator delete(void* p) noexcept { std::free(p); }
+HATA_NOINLINE void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace hata {
 namespace {

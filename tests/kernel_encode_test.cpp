@@ -125,5 +125,20 @@ TEST(KeyLengths, EqualReference) {
   }
 }
 
+TEST(Dots, EqualReference) {
+  Random random(9);
+  for (const int head_dim : kHeadDims) {
+    for (const DType type : {DType::f16, DType::f32}) {
+      const std::vector<float> q = random.normals(static_cast<size_t>(head_dim));
+      const size_t stride = static_cast<size_t>(head_dim) * dtype_size(type) + 12;
+      const Rows x(21, head_dim, type, stride, 4, random);
+      std::vector<float> got(21), expected(21);
+      dots(q.data(), head_dim, x.data(), type, x.stride(), 21, got.data());
+      reference::dots(q.data(), head_dim, x.data(), type, x.stride(), 21, expected.data());
+      EXPECT_EQ(got, expected) << "head_dim " << head_dim << ", " << dtype_name(type);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace hata

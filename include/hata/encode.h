@@ -42,6 +42,10 @@ void encode(const float* w, int head_dim, int rbit, const void* x, DType type, s
 void key_lengths(int head_dim, const void* x, DType type, size_t stride, int64_t n, float inv_unit,
                  uint8_t* lengths);
 
+/// out[v] = q.x of `n` vectors, by the same sums (methods that rank by logits).
+void dots(const float* q, int head_dim, const void* x, DType type, size_t stride, int64_t n,
+          float* out);
+
 /// The norms |x| themselves, by the same sums.
 void key_norms(int head_dim, const void* x, DType type, size_t stride, int64_t n, float* norms);
 

@@ -94,6 +94,20 @@ void key_norms(int head_dim, const void* x, DType type, size_t stride, int64_t n
   }
 }
 
+void dots(const float* q, int head_dim, const void* x, DType type, size_t stride, int64_t n,
+          float* out) {
+  for (int64_t v = 0; v < n; ++v) {
+    float lanes[16] = {};
+    for (int i = 0; i < head_dim; ++i) {
+      lanes[i % 16] = std::fma(q[i], element(row_at(x, stride, v), type, i), lanes[i % 16]);
+    }
+    for (int half = 8; half > 0; half /= 2) {
+      for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+    }
+    out[v] = lanes[0];
+  }
+}
+
 void key_lengths(int head_dim, const void* x, DType type, size_t stride, int64_t n, float inv_unit,
                  uint8_t* lengths) {
   for (int64_t v = 0; v < n; ++v) {

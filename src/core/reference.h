@@ -20,6 +20,10 @@ void encode(const float* w, int head_dim, int rbit, const void* x, DType type, s
 /// As hata::key_norms.
 void key_norms(int head_dim, const void* x, DType type, size_t stride, int64_t n, float* norms);
 
+/// As hata::dots.
+void dots(const float* q, int head_dim, const void* x, DType type, size_t stride, int64_t n,
+          float* out);
+
 /// As hata::key_lengths.
 void key_lengths(int head_dim, const void* x, DType type, size_t stride, int64_t n, float inv_unit,
                  uint8_t* lengths);

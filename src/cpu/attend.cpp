@@ -21,8 +21,8 @@ float alibi_slope(float max_bias, int n_heads, int h) {
   // Powers of one ratio for the largest power of two of heads; the rest lie between them.
   int regular = 1;
   while (regular * 2 <= n_heads) regular *= 2;
-  const float exponent = h < regular ? static_cast<float>(h + 1)
-                                     : static_cast<float>(2 * (h - regular) + 1) / 2.0f;
+  const float exponent =
+      h < regular ? static_cast<float>(h + 1) : static_cast<float>(2 * (h - regular) + 1) / 2.0f;
   return std::exp2(-max_bias / static_cast<float>(regular) * exponent);
 }
 

@@ -15,6 +15,11 @@ void key_norms(int head_dim, const void* x, DType type, size_t stride, int64_t n
   cpu::kernels().key_norms(head_dim, x, type, stride, n, norms);
 }
 
+void dots(const float* q, int head_dim, const void* x, DType type, size_t stride, int64_t n,
+          float* out) {
+  cpu::kernels().dots(q, head_dim, x, type, stride, n, out);
+}
+
 void key_lengths(int head_dim, const void* x, DType type, size_t stride, int64_t n, float inv_unit,
                  uint8_t* lengths) {
   constexpr int64_t kBatch = 64;

@@ -78,14 +78,16 @@ void encode(const float* w, int head_dim, int rbit, const void* x, DType type, s
   encode_all<kEncodeKeys>(w, head_dim, rbit, static_cast<const char*>(x), type, stride, n, codes);
 }
 
-inline float norm(const float* x, int head_dim) {
+/// x.y in 16 lanes, whatever the vectors are: the same bits on every instruction set.
+template <class T>
+inline float dot(const float* x, const T* y, int head_dim) {
   constexpr int kVecs = 16 / kLanes;
   F32 sum[kVecs];
   for (F32& s : sum) s = F32::all(0.0f);
   for (int i = 0; i < head_dim; i += 16) {
     for (int v = 0; v < kVecs; ++v) {
-      const F32 part = F32::load(x + i + v * kLanes);
-      sum[v] = fused(part, part, sum[v]);
+      const int at = i + v * kLanes;
+      sum[v] = fused(F32::load(x + at), F32::load(y + at), sum[v]);
     }
   }
   float lanes[16];
@@ -93,14 +95,32 @@ inline float norm(const float* x, int head_dim) {
   for (int half = 8; half > 0; half /= 2) {
     for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
   }
-  return __builtin_sqrtf(lanes[0]);
+  return lanes[0];
+}
+
+template <class T>
+inline void dot_rows(const float* q, int head_dim, const char* x, size_t stride, int64_t n,
+                     float* out) {
+  for (int64_t v = 0; v < n; ++v) {
+    out[v] = dot(q, reinterpret_cast<const T*>(x + static_cast<size_t>(v) * stride), head_dim);
+  }
+}
+
+void dots(const float* q, int head_dim, const void* x, DType type, size_t stride, int64_t n,
+          float* out) {
+  const char* rows = static_cast<const char*>(x);
+  if (type == DType::f32) {
+    dot_rows<float>(q, head_dim, rows, stride, n, out);
+  } else {
+    dot_rows<uint16_t>(q, head_dim, rows, stride, n, out);
+  }
 }
 
 void key_norms(int head_dim, const void* x, DType type, size_t stride, int64_t n, float* norms) {
   alignas(64) float wide[kMaxDim];
   for (int64_t v = 0; v < n; ++v) {
     widen(static_cast<const char*>(x) + static_cast<size_t>(v) * stride, type, head_dim, wide);
-    norms[v] = norm(wide, head_dim);
+    norms[v] = __builtin_sqrtf(dot(wide, wide, head_dim));
   }
 }
 

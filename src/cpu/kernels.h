@@ -45,6 +45,8 @@ struct Kernels {
                  int64_t n, uint64_t* codes);
   void (*key_norms)(int head_dim, const void* x, DType type, size_t stride, int64_t n,
                     float* norms);
+  void (*dots)(const float* q, int head_dim, const void* x, DType type, size_t stride, int64_t n,
+               float* out);
   void (*score)(const ScorePlan& plan, const uint64_t* keys, const uint8_t* lengths, int64_t n,
                 int16_t* scores);
 

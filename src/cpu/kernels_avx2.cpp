@@ -2,18 +2,19 @@
 
 #include "cpu/kernels.h"
 #include "cpu/vec_avx2.h"
+// What they lack.
+#include "cpu/select_portable.h"
 // The stages over these vectors.
 #include "cpu/attend_impl.h"
 #include "cpu/encode_impl.h"
 #include "cpu/score_impl.h"
-#include "cpu/select_portable.h"
 #include "cpu/select_impl.h"
 
 namespace hata::cpu {
 
 const Kernels kAvx2Kernels = {
-    SimdLevel::avx2, avx2::encode, avx2::key_norms, avx2::score,
-    avx2::collect,   avx2::keep,   avx2::attend,
+    SimdLevel::avx2, avx2::encode,  avx2::key_norms, avx2::dots,
+    avx2::score,     avx2::collect, avx2::keep,      avx2::attend,
 };
 
 }  // namespace hata::cpu

@@ -11,7 +11,7 @@
 namespace hata::cpu {
 
 const Kernels kAvx512Kernels = {
-    SimdLevel::avx512vpopcnt, avx512::encode, avx512::key_norms, avx512::score,
+    SimdLevel::avx512vpopcnt, avx512::encode, avx512::key_norms, avx512::dots, avx512::score,
     avx512::collect,          avx512::keep,   avx512::attend,
 };
 

@@ -2,18 +2,19 @@
 
 #include "cpu/kernels.h"
 #include "cpu/vec_scalar.h"
+// What they lack.
+#include "cpu/select_portable.h"
 // The stages over these vectors.
 #include "cpu/attend_impl.h"
 #include "cpu/encode_impl.h"
 #include "cpu/score_impl.h"
-#include "cpu/select_portable.h"
 #include "cpu/select_impl.h"
 
 namespace hata::cpu {
 
 const Kernels kScalarKernels = {
-    SimdLevel::scalar, scalar::encode, scalar::key_norms, scalar::score,
-    scalar::collect,   scalar::keep,   scalar::attend,
+    SimdLevel::scalar, scalar::encode,  scalar::key_norms, scalar::dots,
+    scalar::score,     scalar::collect, scalar::keep,      scalar::attend,
 };
 
 }  // namespace hata::cpu

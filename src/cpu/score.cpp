@@ -66,8 +66,8 @@ ScorePlan make_plan(const uint64_t* query, int group, int rbit) {
 
 }  // namespace
 
-void score(const uint64_t* query, int group, int rbit, const uint64_t* keys,
-           const uint8_t* lengths, int64_t n, int16_t* scores) {
+void score(const uint64_t* query, int group, int rbit, const uint64_t* keys, const uint8_t* lengths,
+           int64_t n, int16_t* scores) {
   cpu::kernels().score(make_plan(query, group, rbit), keys, lengths, n, scores);
 }
 

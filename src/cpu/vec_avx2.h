@@ -121,15 +121,15 @@ class Planes {
   }
 
   static __m256i table(int shift) {
-    const __m256i bits = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2,
-                                          1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+    const __m256i bits = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1,
+                                          2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
     return _mm256_slli_epi16(bits, shift);  // entries are at most 32: none spills over
   }
 
   /// Sums of the 64-bit words of one vector.
   __m256i count(const uint64_t* keys) const {
-    const __m256i differ = _mm256_xor_si256(
-        _mm256_load_si256(reinterpret_cast<const __m256i*>(keys)), majority_);
+    const __m256i differ =
+        _mm256_xor_si256(_mm256_load_si256(reinterpret_cast<const __m256i*>(keys)), majority_);
     const __m256i high = _mm256_srli_epi16(differ, 4);
     __m256i total = _mm256_setzero_si256();
     for (int first = 0; first < N; first += 4) {
@@ -183,8 +183,7 @@ inline I16 half_distance(const ScorePlan& plan, I16 sums) {
   return {_mm256_sub_epi16(_mm256_set1_epi16(static_cast<int16_t>(plan.base)), total)};
 }
 inline I16 load_lengths(const uint8_t* p) {
-  const __m256i bytes =
-      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   const __m256i both = _mm256_or_si256(bytes, _mm256_slli_epi32(bytes, 12));
   return {_mm256_and_si256(both, _mm256_set1_epi16(15))};
 }

@@ -45,15 +45,12 @@ inline F32 copysign(F32 a, F32 sign) {
   return {_mm512_or_ps(_mm512_andnot_ps(bit, a.v), _mm512_and_ps(bit, sign.v))};
 }
 /// Bit l: lane l is > 0 (a NaN is not).
-inline uint32_t positive(F32 a) {
-  return _mm512_cmp_ps_mask(a.v, _mm512_setzero_ps(), _CMP_GT_OQ);
-}
+inline uint32_t positive(F32 a) { return _mm512_cmp_ps_mask(a.v, _mm512_setzero_ps(), _CMP_GT_OQ); }
 /// Lane l is p[l % R]; reads kLanes floats.
 template <int R>
 F32 repeat(const float* p) {
-  const __m512i index =
-      _mm512_setr_epi32(0, 1 % R, 2 % R, 3 % R, 4 % R, 5 % R, 6 % R, 7 % R, 8 % R, 9 % R, 10 % R,
-                        11 % R, 12 % R, 13 % R, 14 % R, 15 % R);
+  const __m512i index = _mm512_setr_epi32(0, 1 % R, 2 % R, 3 % R, 4 % R, 5 % R, 6 % R, 7 % R, 8 % R,
+                                          9 % R, 10 % R, 11 % R, 12 % R, 13 % R, 14 % R, 15 % R);
   return {_mm512_permutexvar_ps(index, _mm512_loadu_ps(p))};
 }
 /// Lane l is the sum over the lanes of a[l]: adds and transposes by halves, 15 adds in all.
@@ -122,8 +119,8 @@ class Planes {
   __m512i count(const uint64_t* keys) const {
     constexpr int kXorAnd = 0x28;  // (a xor b) and c
     const __m512i key = _mm512_load_si512(keys);
-    __m512i sum = _mm512_popcnt_epi64(
-        _mm512_ternarylogic_epi64(key, majority_, planes_[N - 1], kXorAnd));
+    __m512i sum =
+        _mm512_popcnt_epi64(_mm512_ternarylogic_epi64(key, majority_, planes_[N - 1], kXorAnd));
     for (int p = N - 2; p >= 0; --p) {
       const __m512i bits = _mm512_ternarylogic_epi64(key, majority_, planes_[p], kXorAnd);
       sum = _mm512_add_epi64(_mm512_add_epi64(sum, sum), _mm512_popcnt_epi64(bits));
@@ -167,8 +164,7 @@ inline I16 half_distance(const ScorePlan& plan, I16 sums) {
   return {_mm512_sub_epi16(_mm512_set1_epi16(static_cast<int16_t>(plan.base)), total)};
 }
 inline I16 load_lengths(const uint8_t* p) {
-  const __m512i bytes =
-      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   const __m512i both = _mm512_or_si512(bytes, _mm512_slli_epi32(bytes, 12));
   return {_mm512_and_si512(both, _mm512_set1_epi16(15))};
 }
@@ -204,8 +200,7 @@ inline void compress(__m512i cells_low, __m512i cells_high, __m512i scores, uint
 
 /// Appends the keys of one word whose bit in `hits` is set.
 inline void add_hits(int32_t first_cell, const int16_t* scores, uint64_t hits, Candidates& out) {
-  const __m512i count =
-      _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i count = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   for (int i = 0; i < 64; i += 32) {
     const auto take = static_cast<uint32_t>(hits >> i);
     const __m512i cells = _mm512_add_epi32(_mm512_set1_epi32(first_cell + i), count);

@@ -2,9 +2,12 @@
 // ceiling that codes are measured against.
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <cmath>
+#include <limits>
 
-#include "core/f16.h"
+#include "hata/encode.h"
 #include "methods/methods.h"
 #include "methods/stopwatch.h"
 
@@ -17,23 +20,12 @@ struct ExactScratch final : Selector::Scratch {
 };
 
 // The sum over a group of q.k is the product of the summed query with k.
-void sum_queries(const Step& step, const Row& row, int head, std::vector<float>& sum) {
+void sum_queries(const Step& step, const Row& row, int head, float* sum) {
   const int group = step.shape.group();
-  sum.assign(static_cast<size_t>(step.shape.head_dim), 0.0f);
   for (int g = 0; g < group; ++g) {
     const float* q = row.q + static_cast<size_t>(head * group + g) * row.q_head_stride;
-    for (size_t i = 0; i < sum.size(); ++i) sum[i] += q[i];
+    for (int i = 0; i < step.shape.head_dim; ++i) sum[i] += q[i];
   }
-}
-
-float dot(const std::vector<float>& q, const std::byte* key, DType type) {
-  float sum = 0.0f;
-  for (size_t i = 0; i < q.size(); ++i) {
-    const float k = type == DType::f32 ? reinterpret_cast<const float*>(key)[i]
-                                       : f16_to_f32(reinterpret_cast<const uint16_t*>(key)[i]);
-    sum += q[i] * k;
-  }
-  return sum;
 }
 
 class Exact final : public Selector {
@@ -75,15 +67,19 @@ class Exact final : public Selector {
  private:
   static void choose(const Step& step, const RowPlan& plan, const Row& row, int head,
                      ExactScratch& s, int32_t* cells) {
-    std::vector<float> query;
-    sum_queries(step, row, head, query);
+    std::array<float, kMaxHeadDim> query{};
+    sum_queries(step, row, head, query.data());
     float* logits = s.logits.data() + head * step.n_kv;
     int32_t* order = s.order.data() + head * step.n_kv;
     int64_t n = 0;
     for (size_t word = 0; word < plan.valid.size(); ++word) {
+      if (plan.valid[word] == 0) continue;
+      const auto first = static_cast<int64_t>(word) * 64;
+      dots(query.data(), step.shape.head_dim, step.keys.row(first, head), step.keys.type,
+           step.keys.cell_stride, std::min<int64_t>(64, step.n_kv - first), logits + first);
       for (uint64_t left = plan.valid[word]; left != 0; left &= left - 1) {
-        const auto cell = static_cast<int32_t>(word * 64 + std::countr_zero(left));
-        logits[cell] = dot(query, step.keys.row(cell, head), step.keys.type);
+        const auto cell = static_cast<int32_t>(first + std::countr_zero(left));
+        if (std::isnan(logits[cell])) logits[cell] = -std::numeric_limits<float>::infinity();
         order[n++] = cell;
       }
     }

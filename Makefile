@@ -1,0 +1,84 @@
+# Every way in. `make demo` and `make test` work on a bare Debian 12 with git, make and python3.
+
+PRESET ?= release
+THREADS ?= $(shell nproc)
+export LLAMA_PREFIX
+
+BUILD := build/$(PRESET)
+HATA := $(BUILD)/bin/hata
+BENCH_MODEL := build/models/8b-shape-4l-q4_0.gguf
+COMMA := ,
+SOURCES = $(shell git ls-files -co --exclude-standard '*.cpp' '*.h')
+# The thread sanitizer of GCC 12 cannot place its memory where addresses are very random.
+NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
+
+.PHONY: help setup build demo test bench bench-model format format-check lint clean FORCE
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo         questions about a long document, dense and HATA side by side'
+	@echo 'make test         every test, sanitizers and format (12 minutes; the first time 20)'
+	@echo 'make build        build/hata and libhata-ggml.so'
+	@echo 'make bench        one attention step against ggml; whole models after make bench-model'
+	@echo 'make bench-model  a 4-layer model of the shape of an 8B Llama, to time'
+	@echo 'make format       clang-format over all sources'
+	@echo 'make lint         clang-format and clang-tidy, warnings are errors'
+	@echo 'make clean        removes build/; llama.cpp stays in its cache'
+	@echo
+	@echo 'make LLAMA_PREFIX=/path ...   uses a llama.cpp of your own'
+	@echo 'make PRESET=dev ...           another preset of CMakePresets.json'
+
+setup: build/llama.cmake
+
+# Writes the file only where it changes, so nothing is configured again without need.
+build/llama.cmake: FORCE
+	@scripts/setup
+
+# --fresh: what CMake has found of another llama.cpp must not stay.
+build/%/build.ninja: build/llama.cmake CMakePresets.json
+	cmake --fresh --preset $* -C build/llama.cmake
+
+build: $(BUILD)/build.ninja
+	cmake --build --preset $(PRESET)
+	@ln -sfn $(PRESET)/bin/hata build/hata
+
+demo: build
+	$(HATA) demo
+
+test: build build/asan/build.ninja build/tsan/build.ninja
+	ctest --preset $(PRESET) -j $(THREADS)
+	cmake --build --preset asan
+	ctest --preset asan -j $(THREADS)
+	cmake --build --preset tsan
+	$(NO_ASLR) ctest --preset tsan -j $(THREADS)
+	@$(MAKE) --no-print-directory format-check
+
+bench: build
+	$(HATA) bench attn -t $(THREADS) -d 32768,131072 --rows 1,4
+	HATA_SIMD=avx2 $(HATA) bench attn -t $(THREADS) -d 32768,131072
+	$(HATA) bench attn -t $(THREADS) -d 32768 --sequences 4
+	$(if $(wildcard $(BENCH_MODEL)),$(HATA) bench model -m $(BENCH_MODEL) -t $(THREADS) \
+	  -d 512,32768,131072 --dense-layers 0$(COMMA)2,@echo 'For whole models: make bench-model')
+
+bench-model: $(BENCH_MODEL)
+
+$(BENCH_MODEL): | build
+	@mkdir -p $(@D)
+	$(HATA) make-model -o $@
+
+format: lint-tools
+	clang-format -i $(SOURCES)
+
+format-check: lint-tools
+	@clang-format --dry-run -Werror $(SOURCES)
+	@echo 'format: all sources are as clang-format writes them'
+
+lint: format-check build
+	scripts/lint $(BUILD)
+
+.PHONY: lint-tools
+lint-tools:
+	@scripts/setup --lint
+
+clean:
+	rm -rf build

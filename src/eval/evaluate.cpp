@@ -1,0 +1,27 @@
+#include "eval/evaluate.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace hata::eval {
+
+Answer ask(Session& session, const Question& question, bool to_the_end) {
+  using Clock = std::chrono::steady_clock;
+  const int64_t document = session.size();
+  const auto asked_last = std::find(question.is_answer.rbegin(), question.is_answer.rend(), true);
+  const auto n_steps = static_cast<size_t>(question.is_answer.rend() - asked_last) - 1;
+  Answer answer{.right = true};
+  const auto start = Clock::now();
+  for (size_t i = 0; i < n_steps && (answer.right || to_the_end); ++i) {
+    const Token said = session.decode(question.tokens[i]);
+    ++answer.steps;
+    if (!question.is_answer[i + 1]) continue;
+    answer.tokens.push_back(said);
+    answer.right = answer.right && said == question.tokens[i + 1];
+  }
+  answer.ns = std::chrono::nanoseconds(Clock::now() - start).count();
+  session.truncate(document);
+  return answer;
+}
+
+}  // namespace hata::eval

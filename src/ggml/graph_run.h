@@ -1,0 +1,91 @@
+// One computation of a graph: its attention nodes call us while it lasts, and are ggml's own again
+// after it.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "ggml/caches.h"
+#include "ggml/gate.h"
+#include "ggml/options.h"
+#include "ggml/reasons.h"
+
+namespace hata::host {
+
+/// The options in force, and what is made from them. Immutable; a change makes a new one.
+struct Config {
+  Options options;
+  std::shared_ptr<const Selector> selector;  ///< nullptr: hands off
+  uint64_t generation = 0;                   ///< changes where stores must be made anew
+};
+
+/// What the graphs of a process share.
+struct Shared {
+  const Real& real;
+  const Ops& ops;
+  Caches& caches;
+  Reasons& reasons;
+};
+
+/// Kept from graph to graph, so that the steady state allocates nothing; used by one at a time.
+class GraphRun {
+ public:
+  GraphRun(std::shared_ptr<const Config> config, const Shared& shared);
+
+  const Config& config() const { return *config_; }
+
+  /// Marks what the graph will write, and takes over the attention nodes that qualify.
+  void begin(ggml_cgraph* graph, uint64_t number);
+  /// Gives them back.
+  void end();
+
+  int64_t sparse_steps() const { return sparse_steps_; }
+  int64_t dense_steps() const { return dense_steps_; }
+  VerifyCounts take_verify_counts() { return verifier_.take_counts(); }
+  const StageCounters& counters() const { return decoder_.counters(); }
+  void reset_counters();
+
+ private:
+  /// An attention node taken over.
+  struct Task {
+    explicit Task(GraphRun& owner);
+
+    GraphRun& run;
+    CustomCall call;
+    Attention attention;
+    std::shared_ptr<Cache> cache;  ///< nullptr: a dense layer
+    std::vector<Row> rows;         ///< [stream][row]
+    std::vector<Step> steps;       ///< [stream]
+  };
+
+  void find_attention(ggml_tensor** nodes, int n_nodes);
+  void take_over();
+  Reason qualifies(ggml_tensor* node, Attention& attention) const;
+  std::shared_ptr<Cache> cache_for(const Attention& attention);
+  Task& next_task();
+  void prepare(Task& task);
+  void run_step(Task& task, const Step& step, const Worker& worker);
+  static void run_node(ggml_tensor* node, int ith, int nth, void* task);
+
+  struct Candidate {
+    Attention attention;
+    std::shared_ptr<Cache> cache;
+    int node;
+  };
+
+  std::shared_ptr<const Config> config_;
+  Shared shared_;
+  Decoder decoder_;
+  TeamState team_;
+  Verifier verifier_;
+  std::vector<Candidate> candidates_;
+  std::deque<Task> tasks_;  // the first n_tasks_ are in use
+  size_t n_tasks_ = 0;
+  uint64_t number_ = 0;
+  int64_t sparse_steps_ = 0;
+  int64_t dense_steps_ = 0;
+};
+
+}  // namespace hata::host

@@ -1,0 +1,118 @@
+#include "ggml/options.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+
+namespace hata::host {
+namespace {
+
+[[noreturn]] void bad_value(std::string_view key, std::string_view value, std::string_view want) {
+  throw Error("option " + std::string(key) + "=" + std::string(value) + ": want " +
+              std::string(want));
+}
+
+int64_t parse_int(std::string_view key, std::string_view value, int64_t min, int64_t max) {
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc{} || end != value.data() + value.size() || number < min || number > max) {
+    bad_value(key, value,
+              "a whole number from " + std::to_string(min) + " to " + std::to_string(max));
+  }
+  return number;
+}
+
+bool parse_switch(std::string_view key, std::string_view value) {
+  if (value == "on" || value == "1") return true;
+  if (value == "off" || value == "0") return false;
+  bad_value(key, value, "on or off");
+}
+
+int parse_rbit(std::string_view key, std::string_view value) {
+  const int64_t bits = parse_int(key, value, 64, 256);
+  if (bits != 64 && bits != 128 && bits != 256) bad_value(key, value, "64, 128 or 256");
+  return static_cast<int>(bits);
+}
+
+std::string parse_method(std::string_view value) {
+  const auto names = selector_names();
+  if (value == "ggml" || std::find(names.begin(), names.end(), value) != names.end()) {
+    return std::string(value);
+  }
+  std::string want = "one of ggml";
+  for (const std::string& name : names) want += ", " + name;
+  bad_value("method", value, want);
+}
+
+constexpr int64_t kMaxCells = int64_t{1} << 31;
+
+struct Key {
+  std::string_view name;
+  void (*set)(Options& options, std::string_view key, std::string_view value);
+};
+
+constexpr Key kKeys[] = {
+    {"method", [](Options& o, auto, auto value) { o.method = parse_method(value); }},
+    {"budget", [](Options& o, auto, auto value) { o.rule.budget = Budget::parse(value); }},
+    {"dense-layers",
+     [](Options& o, auto key, auto value) { o.dense_layers = parse_int(key, value, 0, 100000); }},
+    {"min-ctx", [](Options& o, auto key,
+                   auto value) { o.rule.min_ctx = parse_int(key, value, 0, kMaxCells); }},
+    {"sink", [](Options& o, auto key,
+                auto value) { o.hata.sink = static_cast<int>(parse_int(key, value, 0, 1 << 20)); }},
+    {"recent",
+     [](Options& o, auto key, auto value) {
+       o.hata.recent = static_cast<int>(parse_int(key, value, -1, 1 << 20));
+     }},
+    {"lengths",
+     [](Options& o, auto key, auto value) { o.hata.lengths = parse_switch(key, value); }},
+    {"rbit", [](Options& o, auto key, auto value) { o.hata.rbit = parse_rbit(key, value); }},
+    {"seed",
+     [](Options& o, auto key, auto value) {
+       o.hata.seed = static_cast<uint64_t>(parse_int(key, value, 0, INT64_MAX));
+     }},
+    {"max-rows",
+     [](Options& o, auto key, auto value) { o.max_rows = parse_int(key, value, 1, 64); }},
+    {"verify", [](Options& o, auto key, auto value) { o.verify = parse_switch(key, value); }},
+    {"stats", [](Options& o, auto key, auto value) { o.stats = parse_switch(key, value); }},
+    {"quiet", [](Options& o, auto key, auto value) { o.quiet = parse_switch(key, value); }},
+    {"probe", [](Options& o, auto key, auto value) { o.probe = parse_switch(key, value); }},
+};
+
+void set_option(Options& options, std::string_view word) {
+  const size_t equals = word.find('=');
+  const std::string_view name = word.substr(0, equals);
+  const auto key = std::find_if(std::begin(kKeys), std::end(kKeys),
+                                [&](const Key& k) { return k.name == name; });
+  if (key == std::end(kKeys) || equals == std::string_view::npos) {
+    std::string known;
+    for (const Key& k : kKeys) known += (known.empty() ? "" : ", ") + std::string(k.name);
+    throw Error("option '" + std::string(word) + "' is not key=value with one of the keys " +
+                known);
+  }
+  key->set(options, name, word.substr(equals + 1));
+}
+
+}  // namespace
+
+Options parse_options(std::string_view text) {
+  constexpr std::string_view kBlanks = " \t\n";
+  Options options;
+  for (size_t at = text.find_first_not_of(kBlanks); at != std::string_view::npos;) {
+    const size_t end = std::min(text.find_first_of(kBlanks, at), text.size());
+    set_option(options, text.substr(at, end - at));
+    at = text.find_first_not_of(kBlanks, end);
+  }
+  return options;
+}
+
+Options options_of_environment() {
+  const char* text = std::getenv("HATA_OPTIONS");
+  try {
+    return parse_options(text != nullptr ? text : "");
+  } catch (const Error& error) {
+    throw Error(std::string("HATA_OPTIONS: ") + error.what());
+  }
+}
+
+}  // namespace hata::host

@@ -1,0 +1,32 @@
+// The options of the host: one text of `key=value` words (include/hata/ggml.h lists them).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "hata/decode.h"
+
+namespace hata::host {
+
+struct Options {
+  std::string method = "hata";  ///< a selector's name, or "ggml": hands off
+  HataOptions hata;
+  SparseRule rule;
+  int64_t dense_layers = 2;
+  int64_t max_rows = 8;
+  bool verify = false;
+  bool stats = false;
+  bool quiet = false;
+  bool probe = false;
+
+  bool hands_off() const { return method == "ggml"; }
+};
+
+/// Throws Error on an unknown key, a bad value or an unknown method.
+Options parse_options(std::string_view text);
+
+/// Those of HATA_OPTIONS; the errors name it.
+Options options_of_environment();
+
+}  // namespace hata::host

@@ -1,0 +1,41 @@
+// What the host did, in numbers.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "ggml/options.h"
+#include "ggml/reasons.h"
+#include "ggml/verify.h"
+#include "hata/selector.h"
+
+namespace hata::host {
+
+/// Sums over all graphs since the last reset.
+struct Totals {
+  StageCounters stages;
+  VerifyCounts verify;
+  int64_t sparse_steps = 0;  ///< attention nodes (per stream) with a sparse row
+  int64_t dense_steps = 0;   ///< attention nodes on our exact path
+};
+
+struct Stats {
+  bool at_work = false;
+  std::string why_off;
+  Options options;
+  Totals totals;
+  size_t caches = 0;
+  size_t code_bytes = 0;       ///< now
+  size_t peak_code_bytes = 0;  ///< at most so far
+  const Reasons* reasons = nullptr;
+  std::vector<std::string> models;
+};
+
+std::string to_json(const Stats& stats);
+std::string to_text(const Stats& stats);
+
+/// Prints the text at SIGUSR1 from now on, unless somebody else handles that signal.
+void print_stats_on_signal();
+
+}  // namespace hata::host

@@ -1,0 +1,68 @@
+#include "ggml/options.h"
+
+#include <gtest/gtest.h>
+
+namespace hata::host {
+namespace {
+
+std::string refusal(std::string_view text) {
+  try {
+    parse_options(text);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(Options, DefaultsAreTheDocumentedOnes) {
+  const Options o = parse_options("");
+  EXPECT_EQ(o.method, "hata");
+  EXPECT_EQ(o.rule.budget.tokens, 512);
+  EXPECT_EQ(o.dense_layers, 2);
+  EXPECT_EQ(o.rule.min_ctx, 1024);
+  EXPECT_EQ(o.hata.sink, 1);
+  EXPECT_EQ(o.hata.recent, -1);
+  EXPECT_TRUE(o.hata.lengths);
+  EXPECT_EQ(o.hata.rbit, 128);
+  EXPECT_EQ(o.hata.seed, 1u);
+  EXPECT_EQ(o.max_rows, 8);
+  EXPECT_FALSE(o.verify || o.stats || o.quiet || o.probe);
+}
+
+TEST(Options, ReadsEveryKey) {
+  const Options o = parse_options(
+      " method=exact budget=1.56%  dense-layers=0\tmin-ctx=64 sink=2 recent=8 lengths=off rbit=64 "
+      "seed=7 max-rows=4 verify=1 stats=on quiet=1 probe=on\n");
+  EXPECT_EQ(o.method, "exact");
+  EXPECT_DOUBLE_EQ(o.rule.budget.share, 0.0156);
+  EXPECT_EQ(o.dense_layers, 0);
+  EXPECT_EQ(o.rule.min_ctx, 64);
+  EXPECT_EQ(o.hata.sink, 2);
+  EXPECT_EQ(o.hata.recent, 8);
+  EXPECT_FALSE(o.hata.lengths);
+  EXPECT_EQ(o.hata.rbit, 64);
+  EXPECT_EQ(o.hata.seed, 7u);
+  EXPECT_EQ(o.max_rows, 4);
+  EXPECT_TRUE(o.verify && o.stats && o.quiet && o.probe);
+  EXPECT_FALSE(o.hands_off());
+  EXPECT_TRUE(parse_options("method=ggml").hands_off());
+}
+
+TEST(Options, NamesWhatIsWrongAndTheWayOut) {
+  EXPECT_NE(refusal("bugdet=5").find("'bugdet=5' is not key=value with one of the keys method, "),
+            std::string::npos);
+  EXPECT_NE(refusal("verify").find("'verify' is not key=value"), std::string::npos);
+  EXPECT_EQ(refusal("verify=yes"), "option verify=yes: want on or off");
+  EXPECT_EQ(refusal("max-rows=0"), "option max-rows=0: want a whole number from 1 to 64");
+  EXPECT_EQ(refusal("min-ctx=12x"), "option min-ctx=12x: want a whole number from 0 to 2147483648");
+  EXPECT_EQ(refusal("dense-layers=-1"),
+            "option dense-layers=-1: want a whole number from 0 to 100000");
+  EXPECT_EQ(refusal("rbit=100"), "option rbit=100: want 64, 128 or 256");
+  EXPECT_NE(refusal("method=magic").find("want one of ggml, hata, "), std::string::npos);
+  for (const char* budget : {"budget=0", "budget=-3", "budget=abc", "budget=101%", "budget="}) {
+    EXPECT_NE(refusal(budget).find("budget '"), std::string::npos) << budget;
+  }
+}
+
+}  // namespace
+}  // namespace hata::host

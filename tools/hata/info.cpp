@@ -1,0 +1,229 @@
+// hata info: what a model or a weights file means to hash-aware attention.
+#include <algorithm>
+#include <numeric>
+
+#include "commands.h"
+#include "hata/types.h"
+#include "options.h"
+#include "output.h"
+#include "weights/gguf.h"
+#include "weights/model_shape.h"
+
+namespace hata::cli {
+namespace {
+
+struct Options {
+  std::vector<std::string> files;
+  Budget budget;
+  int dense_layers = 2;
+  int64_t min_ctx = 1024;
+  int rbit = 128;
+  bool json = false;
+};
+
+constexpr int64_t kContexts[] = {32768, 131072};
+constexpr double kElement = 2;  // bytes: an f16 cache
+
+// Kept for each cell besides its codes: when it was written, and summaries of 64 cells.
+constexpr double kIndexBytes = 8 + 3 * 8.0 / 64;
+// A key's length takes 4 bits.
+constexpr double kLengthBytes = 0.5;
+
+double key_value_bytes(const weights::LayerShape& layer) {
+  return kElement * layer.heads.n_kv_heads * (layer.heads.head_dim + layer.value_dim);
+}
+
+double code_bytes(const weights::LayerShape& layer, int rbit) {
+  return layer.heads.n_kv_heads * (rbit / 8.0 + kLengthBytes);
+}
+
+// Why this layer will attend to every key; empty where it will not.
+std::string why_dense(const Options& options, const weights::LayerShape& layer, size_t index) {
+  if (!layer.why_dense.empty()) return layer.why_dense;
+  if (layer.window > 0 && layer.window < options.min_ctx) {
+    return fmt::format("sees a window of {} keys, below --min-ctx {}", layer.window,
+                       options.min_ctx);
+  }
+  if (static_cast<int>(index) < options.dense_layers) {
+    return fmt::format("one of the first {} (--dense-layers)", options.dense_layers);
+  }
+  return "";
+}
+
+// Memory and reading at one length of context.
+struct Cost {
+  double codes = 0;   ///< bytes held
+  double dense = 0;   ///< bytes that dense attention reads for a token
+  double sparse = 0;  ///< bytes that HATA reads for a token
+};
+
+Cost cost_at(const Options& options, const weights::ModelShape& model, int64_t n_kv) {
+  Cost cost;
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const weights::LayerShape& layer = model.layers[i];
+    const int64_t seen = layer.window > 0 ? std::min(layer.window, n_kv) : n_kv;
+    const auto n = static_cast<double>(seen);
+    cost.dense += n * key_value_bytes(layer);
+    if (!why_dense(options, layer, i).empty()) {
+      cost.sparse += n * key_value_bytes(layer);
+      continue;
+    }
+    const auto budget = static_cast<double>(std::min(options.budget.of(seen), seen));
+    cost.codes += n * (code_bytes(layer, options.rbit) + kIndexBytes);
+    cost.sparse += n * code_bytes(layer, options.rbit) + budget * key_value_bytes(layer);
+  }
+  return cost;
+}
+
+// Layers of the same kind that follow one another.
+struct LayerRun {
+  size_t first, last;
+  const weights::LayerShape* layer;
+  std::string why_dense;
+};
+
+std::vector<LayerRun> layer_runs(const Options& options, const weights::ModelShape& model) {
+  std::vector<LayerRun> runs;
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const weights::LayerShape& layer = model.layers[i];
+    const std::string why = why_dense(options, layer, i);
+    if (!runs.empty() && runs.back().why_dense == why && runs.back().layer->heads == layer.heads &&
+        runs.back().layer->window == layer.window) {
+      runs.back().last = i;
+    } else {
+      runs.push_back({i, i, &layer, why});
+    }
+  }
+  return runs;
+}
+
+Json model_json(const Options& options, const weights::GgufFile& file,
+                const weights::ModelShape& model) {
+  Json json;
+  json["file"] = file.path;
+  json["kind"] = "model";
+  json["architecture"] = model.architecture;
+  json["name"] = model.name;
+  json["n_layers"] = model.layers.size();
+  json["context_length"] = model.context;
+  json["budget"] = options.budget.text();
+  json["rbit"] = options.rbit;
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const weights::LayerShape& layer = model.layers[i];
+    const std::string why = why_dense(options, layer, i);
+    json["layers"].push_back({{"layer", i},
+                              {"n_q_heads", layer.heads.n_q_heads},
+                              {"n_kv_heads", layer.heads.n_kv_heads},
+                              {"head_dim", layer.heads.head_dim},
+                              {"value_dim", layer.value_dim},
+                              {"window", layer.window},
+                              {"sparse", why.empty()},
+                              {"why_dense", why}});
+  }
+  for (const int64_t n : kContexts) {
+    const Cost cost = cost_at(options, model, n);
+    json["costs"].push_back({{"n_kv", n},
+                             {"code_bytes", cost.codes},
+                             {"dense_bytes_per_token", cost.dense},
+                             {"hata_bytes_per_token", cost.sparse}});
+  }
+  return json;
+}
+
+void print_model(const Options& options, const weights::GgufFile& file,
+                 const weights::ModelShape& model) {
+  print("{}\n", file.path);
+  print("  {}{}{}: {} layers, trained on {} tokens\n", model.architecture,
+        model.name.empty() ? "" : ", ", model.name, model.layers.size(), model.context);
+  for (const LayerRun& run : layer_runs(options, model)) {
+    const HeadShape& heads = run.layer->heads;
+    const std::string layers = run.first == run.last
+                                   ? fmt::format("layer {}", run.first)
+                                   : fmt::format("layers {} to {}", run.first, run.last);
+    const std::string shape =
+        heads.n_kv_heads == 0
+            ? ""
+            : fmt::format("{} query and {} KV heads of {} (group {}){}: ", heads.n_q_heads,
+                          heads.n_kv_heads, heads.head_dim, heads.group(),
+                          run.layer->window > 0
+                              ? fmt::format(", a window of {} keys", run.layer->window)
+                              : "");
+    print("  {}: {}{}\n", layers, shape,
+          run.why_dense.empty() ? "sparse" : "dense, " + run.why_dense);
+  }
+  if (model.window_pattern_unknown) {
+    print("  some layers may see a sliding window only; the file does not say which\n");
+  }
+  print("  budget {}, {} bits a code, f16 cache\n", options.budget.text(), options.rbit);
+  print("  {:>9}  {:>14}  {:>18}  {:>18}\n", "context", "codes hold", "dense reads/token",
+        "HATA reads/token");
+  for (const int64_t n : kContexts) {
+    const Cost cost = cost_at(options, model, n);
+    print("  {:>9}  {:>14}  {:>18}  {:>18}  ({:.1f}x less)\n", n, human_bytes(cost.codes),
+          human_bytes(cost.dense), human_bytes(cost.sparse), cost.dense / cost.sparse);
+  }
+}
+
+// A weights file lists what its metadata says; its tensors are one projection a layer.
+Json weights_json(const weights::GgufFile& file) {
+  Json json;
+  json["file"] = file.path;
+  json["kind"] = "weights";
+  json["architecture"] = file.text("general.architecture").value_or("");
+  for (const auto& [key, value] : file.metadata) {
+    constexpr std::string_view kPrefix = "adapter.hata.";
+    if (key.rfind(kPrefix, 0) != 0) continue;
+    const std::string name = key.substr(kPrefix.size());
+    if (const auto* number = std::get_if<int64_t>(&value)) json[name] = *number;
+    if (const auto* text = std::get_if<std::string>(&value)) json[name] = *text;
+  }
+  json["n_tensors"] = file.tensors.size();
+  return json;
+}
+
+void print_weights(const weights::GgufFile& file) {
+  print("{}\n  weights for {} models, {} tensors\n", file.path,
+        file.text("general.architecture").value_or("unnamed"), file.tensors.size());
+  for (const auto& [key, value] : weights_json(file).items()) {
+    if (key != "file" && key != "kind" && key != "n_tensors" && key != "architecture") {
+      print("  {}: {}\n", key, value.dump());
+    }
+  }
+}
+
+void run(const Options& options) {
+  Json all = Json::array();
+  for (const std::string& path : options.files) {
+    const weights::GgufFile file = weights::read_gguf(path);
+    if (file.text("adapter.type") == "hata") {
+      options.json ? all.push_back(weights_json(file)) : print_weights(file);
+      continue;
+    }
+    const weights::ModelShape model = weights::model_shape(file);
+    check_dense_layers(options.dense_layers, static_cast<int>(model.layers.size()), path);
+    if (options.json) {
+      all.push_back(model_json(options, file, model));
+    } else {
+      print_model(options, file, model);
+    }
+  }
+  if (options.json) print("{}\n", all.dump(2));
+}
+
+}  // namespace
+
+void add_info(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* info = app.add_subcommand(
+      "info", "what a model means to HATA: sparse layers, memory for codes, bytes read");
+  info->footer("Example:\n  hata info model.gguf --budget 1.56%");
+  info->add_option("files", options->files, "model or weights files (GGUF)")->required();
+  add_budget(*info, options->budget);
+  add_dense_layers(*info, options->dense_layers);
+  add_min_ctx(*info, options->min_ctx);
+  add_rbit(*info, options->rbit);
+  info->add_flag("--json", options->json, "print a JSON array, an object a file");
+  info->callback([options] { run(*options); });
+}
+
+}  // namespace hata::cli

@@ -1,0 +1,160 @@
+#include "options.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+
+#include <algorithm>
+
+#include "hata/types.h"
+
+namespace hata::cli {
+namespace {
+
+// Runs a check of the library's and words its error as one of the command line.
+template <class Fn>
+void checked(const std::string& option, Fn&& fn) {
+  try {
+    fn();
+  } catch (const Error& error) {
+    throw CLI::ValidationError(option, error.what());
+  }
+}
+
+void check_method(const std::string& name) { (void)make_selector(name, HataOptions{}); }
+
+}  // namespace
+
+void add_budget(CLI::App& app, Budget& budget) {
+  app.add_option_function<std::string>(
+         "--budget",
+         [&budget](const std::string& text) {
+           checked("--budget", [&] { budget = Budget::parse(text); });
+         },
+         "keys a row may attend to: a number, or a part of the context such as 1.56%")
+      ->default_str(budget.text());
+}
+
+void add_dense_layers(CLI::App& app, int& dense_layers) {
+  app.add_option("--dense-layers", dense_layers, "first layers that attend to every key")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+void add_min_ctx(CLI::App& app, int64_t& min_ctx) {
+  app.add_option("--min-ctx", min_ctx, "rows with fewer keys attend to all of them")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+void add_rbit(CLI::App& app, int& rbit) {
+  app.add_option("--rbit", rbit, "bits of a code: 64, 128 or 256")
+      ->check(CLI::IsMember({64, 128, 256}))
+      ->capture_default_str();
+}
+
+void add_cache_type(CLI::App& app, std::string& type) {
+  app.add_option("--cache-type", type, "type of the cached keys and values: f16")
+      ->check([](const std::string& name) {
+        if (name == "f16") return std::string();
+        return fmt::format("'{}' cannot be read by sparse attention; give f16", name);
+      })
+      ->capture_default_str();
+}
+
+void add_hata_options(CLI::App& app, HataOptions& options) {
+  app.add_option("--sink", options.sink, "first tokens that are always kept, inside the budget")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  app.add_option("--recent", options.recent,
+                 "last tokens that are always kept, inside the budget (-1: min(32, budget / 2))")
+      ->check(CLI::Range(-1, 1 << 20))
+      ->capture_default_str();
+  app.add_option_function<std::string>(
+         "--lengths", [&options](const std::string& text) { options.lengths = text == "on"; },
+         "weigh scores by the keys' lengths: on or off (the paper's order)")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->default_str("on");
+  app.add_option("--seed", options.seed, "seed of the random projection")->capture_default_str();
+  add_rbit(app, options.rbit);
+}
+
+void add_method_options(CLI::App& app, MethodOptions& options) {
+  app.add_option("--method", options.method,
+                 "hata, hata-paper, exact, streaming, dense, or ggml (hands off)")
+      ->check([](const std::string& name) {
+        if (name != "ggml") checked("--method", [&] { check_method(name); });
+        return std::string();
+      })
+      ->capture_default_str();
+  add_budget(app, options.budget);
+  add_dense_layers(app, options.dense_layers);
+  add_min_ctx(app, options.min_ctx);
+  add_hata_options(app, options.hata);
+}
+
+void add_format(CLI::App& app, std::string& format) {
+  auto* output = app.add_option("-o,--output", format, "md, csv, json or jsonl")
+                     ->check(CLI::IsMember({"md", "csv", "json", "jsonl"}))
+                     ->capture_default_str();
+  app.add_flag_callback(
+         "--json", [&format] { format = "json"; }, "the same as -o json")
+      ->excludes(output);
+}
+
+void add_threads(CLI::App& app, int& threads) {
+  threads = default_threads();
+  app.add_option("-t,--threads", threads, "threads")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+}
+
+void add_budgets(CLI::App& app, std::vector<Budget>& budgets) {
+  std::string defaults;
+  for (const Budget& budget : budgets) defaults += (defaults.empty() ? "" : ",") + budget.text();
+  app.add_option_function<std::vector<std::string>>(
+         "--budget",
+         [&budgets](const std::vector<std::string>& texts) {
+           budgets.clear();
+           for (const auto& text : texts) {
+             checked("--budget", [&] { budgets.push_back(Budget::parse(text)); });
+           }
+         },
+         "keys a row may attend to: numbers, or parts of the context such as 1.56%")
+      ->delimiter(',')
+      ->default_str(defaults);
+}
+
+void add_methods(CLI::App& app, std::vector<std::string>& methods) {
+  app.add_option("--method", methods,
+                 "ggml, dense, hata, hata-paper, exact, streaming (a comma list)")
+      ->delimiter(',')
+      ->check([](const std::string& name) {
+        if (name != "ggml") checked("--method", [&] { check_method(name); });
+        return std::string();
+      })
+      ->capture_default_str();
+}
+
+std::string host_options(const MethodOptions& options) {
+  if (options.method == "ggml") return "method=ggml";
+  std::string text =
+      fmt::format("method={} budget={} dense-layers={} min-ctx={} sink={}", options.method,
+                  options.budget.text(), options.dense_layers, options.min_ctx, options.hata.sink);
+  if (options.hata.recent >= 0) text += fmt::format(" recent={}", options.hata.recent);
+  return text + fmt::format(" lengths={} seed={} rbit={}", options.hata.lengths ? "on" : "off",
+                            options.hata.seed, options.hata.rbit);
+}
+
+void check_dense_layers(int dense_layers, int n_layers, const std::string& model) {
+  if (dense_layers <= n_layers) return;
+  throw Error(fmt::format("--dense-layers {}: {} has {} layers; give 0 to {}", dense_layers, model,
+                          n_layers, n_layers));
+}
+
+int default_threads() {
+  cpu_set_t cpus;
+  if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0) return 1;
+  return std::max(1, CPU_COUNT(&cpus));
+}
+
+}  // namespace hata::cli

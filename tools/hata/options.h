@@ -1,0 +1,50 @@
+// The options that several subcommands share: one place for their names, meaning and checks.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "hata/selector.h"
+
+namespace hata::cli {
+
+/// Which keys the rows of a sparse layer may attend to.
+struct MethodOptions {
+  std::string method = "hata";
+  HataOptions hata = {};
+  Budget budget = {};
+  int dense_layers = 2;
+  int64_t min_ctx = 1024;
+};
+
+/// One option each, named as the function is.
+void add_budget(CLI::App& app, Budget& budget);
+void add_dense_layers(CLI::App& app, int& dense_layers);
+void add_min_ctx(CLI::App& app, int64_t& min_ctx);
+void add_rbit(CLI::App& app, int& rbit);
+void add_cache_type(CLI::App& app, std::string& type);
+/// --sink, --recent, --lengths, --seed, --rbit
+void add_hata_options(CLI::App& app, HataOptions& options);
+/// --method, --budget, --dense-layers, --min-ctx and those of add_hata_options.
+void add_method_options(CLI::App& app, MethodOptions& options);
+/// -o, --output FORMAT (md, csv, json, jsonl) and --json.
+void add_format(CLI::App& app, std::string& format);
+/// -t, --threads
+void add_threads(CLI::App& app, int& threads);
+
+/// Options that take a comma list; what the vector holds is the default.
+void add_budgets(CLI::App& app, std::vector<Budget>& budgets);
+void add_methods(CLI::App& app, std::vector<std::string>& methods);
+
+/// The text by which the llama.cpp host is told of these options.
+std::string host_options(const MethodOptions& options);
+
+/// Throws Error where --dense-layers is beyond the model's layers.
+void check_dense_layers(int dense_layers, int n_layers, const std::string& model);
+
+/// The cores that -t takes by default: all that this process may run on.
+int default_threads();
+
+}  // namespace hata::cli

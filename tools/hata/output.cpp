@@ -1,0 +1,124 @@
+#include "output.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "hata/types.h"
+
+namespace hata::cli {
+namespace {
+
+[[noreturn]] void fail_output() {
+  throw Error(fmt::format("standard output: cannot write: {}", std::strerror(errno)));
+}
+
+std::string csv_cell(const Json& value) {
+  if (value.is_null()) return "";
+  if (!value.is_string()) return value.dump();
+  std::string quoted = "\"";
+  for (const char c : value.get<std::string>()) quoted.append(c == '"' ? 2 : 1, c);
+  return quoted + '"';
+}
+
+void print_csv(const std::vector<Json>& rows) {
+  std::string line;
+  for (const auto& [key, value] : rows.front().items()) line += (line.empty() ? "" : ",") + key;
+  write(line + "\n");
+  for (const Json& row : rows) {
+    line.clear();
+    for (const auto& [key, value] : row.items()) line += csv_cell(value) + ",";
+    line.back() = '\n';
+    write(line);
+  }
+}
+
+std::string pad(const std::string& text, size_t width, bool right_aligned) {
+  return right_aligned ? fmt::format("{:>{}}", text, width) : fmt::format("{:<{}}", text, width);
+}
+
+void print_md(const std::vector<Json>& rows, const std::vector<Column>& columns) {
+  std::vector<std::vector<std::string>> cells;  // [column][title, then rows]
+  std::vector<size_t> widths;
+  for (const Column& column : columns) {
+    auto& texts = cells.emplace_back(1, column.title);
+    for (const Json& row : rows) texts.push_back(column.value(row));
+    size_t width = 2;
+    for (const auto& text : texts) width = std::max(width, text.size());
+    widths.push_back(width);
+  }
+  for (size_t line = 0; line <= rows.size(); ++line) {
+    std::string text = "|", rule = "|";
+    for (size_t c = 0; c < columns.size(); ++c) {
+      text += " " + pad(cells[c][line], widths[c], columns[c].right_aligned) + " |";
+      rule += " " + std::string(widths[c] - 1, '-') + (columns[c].right_aligned ? ": |" : "- |");
+    }
+    write(text + "\n");
+    if (line == 0) write(rule + "\n");
+  }
+}
+
+}  // namespace
+
+void write(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) fail_output();
+}
+
+void flush_output() {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout)) fail_output();
+}
+
+Format parse_format(const std::string& name) {
+  if (name == "md") return Format::md;
+  if (name == "csv") return Format::csv;
+  if (name == "json") return Format::json;
+  if (name == "jsonl") return Format::jsonl;
+  throw Error(fmt::format("--output {}: unknown format; give md, csv, json or jsonl", name));
+}
+
+void print_rows(Format format, const std::vector<Json>& rows, const std::vector<Column>& columns) {
+  if (rows.empty()) return;
+  switch (format) {
+    case Format::md:
+      return print_md(rows, columns);
+    case Format::csv:
+      return print_csv(rows);
+    case Format::json:
+      return write(Json(rows).dump(2) + "\n");
+    case Format::jsonl:
+      for (const Json& row : rows) write(row.dump() + "\n");
+  }
+}
+
+Progress::Progress() : enabled_(isatty(STDERR_FILENO) != 0) {}
+
+void Progress::draw(const std::string& text) {
+  fmt::print(stderr, "\r\033[K{}", text);
+  std::fflush(stderr);
+  drawn_ = true;
+}
+
+void Progress::clear() {
+  if (drawn_) fmt::print(stderr, "\r\033[K");
+  drawn_ = false;
+}
+
+std::string human_bytes(double bytes) {
+  static constexpr std::array kUnits = {"B", "KB", "MB", "GB", "TB"};
+  size_t unit = 0;
+  for (; bytes >= 1000 && unit + 1 < kUnits.size(); ++unit) bytes /= 1000;
+  const int decimals = unit == 0 ? 0 : bytes < 10 ? 2 : 1;
+  return fmt::format("{:.{}f} {}", bytes, decimals, kUnits[unit]);
+}
+
+std::string human_time(double ns) {
+  if (ns < 1e6) return fmt::format("{:.1f} us", ns / 1e3);
+  if (ns < 1e9) return fmt::format("{:.2f} ms", ns / 1e6);
+  return fmt::format("{:.2f} s", ns / 1e9);
+}
+
+}  // namespace hata::cli
