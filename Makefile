@@ -7,7 +7,6 @@ export LLAMA_PREFIX
 BUILD := build/$(PRESET)
 HATA := $(BUILD)/bin/hata
 BENCH_MODEL := build/models/8b-shape-4l-q4_0.gguf
-COMMA := ,
 SOURCES = $(shell git ls-files -co --exclude-standard '*.cpp' '*.h')
 # The thread sanitizer of GCC 12 cannot place its memory where addresses are very random.
 NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
@@ -57,8 +56,11 @@ bench: build
 	$(HATA) bench attn -t $(THREADS) -d 32768,131072 --rows 1,4
 	HATA_SIMD=avx2 $(HATA) bench attn -t $(THREADS) -d 32768,131072
 	$(HATA) bench attn -t $(THREADS) -d 32768 --sequences 4
-	$(if $(wildcard $(BENCH_MODEL)),$(HATA) bench model -m $(BENCH_MODEL) -t $(THREADS) \
-	  -d 512,32768,131072 --dense-layers 0$(COMMA)2,@echo 'For whole models: make bench-model')
+ifneq ($(wildcard $(BENCH_MODEL)),)
+	$(HATA) bench model -m $(BENCH_MODEL) -t $(THREADS) -d 512,32768,131072 --dense-layers 0,2
+else
+	@echo 'Whole models are timed too after: make bench-model'
+endif
 
 bench-model: $(BENCH_MODEL)
 

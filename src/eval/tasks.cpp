@@ -123,22 +123,17 @@ class Author {
   std::vector<Question> questions_;
 };
 
-// Text that reads a little like prose: common words in two sentences a line.
+// Text is lines of random words: long enough to quote from, and no word foretells the next.
 std::string Author::hay_line(Hay hay) {
   if (hay == Hay::noise) return kNoise;
-  std::string line;
-  for (int sentence = 0; sentence < 2; ++sentence) {
-    line += sentence == 0 ? "The" : " The";
-    line += words_in_a_row(4 + static_cast<int>(random_.below(4))) + " and";
-    line += words_in_a_row(3 + static_cast<int>(random_.below(4))) + " of the";
-    line += words_in_a_row(3 + static_cast<int>(random_.below(4))) + ".";
-  }
-  return line + "\n";
+  return "The" + words_in_a_row(24 + static_cast<int>(random_.below(16))) + ".\n";
 }
 
-// Whole lines while they fit, then one of single words that fills up to the last token.
+// Whole lines while they fit; before them a line of single words that takes the rest (at the end,
+// an empty one would melt into the line break before it).
 void Author::add_hay(Hay hay, size_t n_tokens, std::vector<Line>& lines) {
   size_t left = n_tokens;
+  lines.push_back({0, {}});
   for (;;) {
     auto tokens = tokenizer_.encode(hay_line(hay));
     if (tokens.size() > left) break;
@@ -146,11 +141,9 @@ void Author::add_hay(Hay hay, size_t n_tokens, std::vector<Line>& lines) {
     lines.push_back({0, std::move(tokens)});
   }
   if (left > 0) {
-    lines.push_back({0, tokenizer_.encode(words_in_a_row(static_cast<int>(left) - 1) + "\n")});
+    lines[0].tokens = tokenizer_.encode(words_in_a_row(static_cast<int>(left) - 1) + "\n");
   }
-  for (size_t i = 0; i < lines.size(); ++i) {
-    lines[i].place = ~uint64_t{0} / lines.size() * i;
-  }
+  for (size_t i = 0; i < lines.size(); ++i) lines[i].place = ~uint64_t{0} / lines.size() * i;
 }
 
 void Author::ask_quotes(const std::vector<Line>& hay, int n) {

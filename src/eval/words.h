@@ -6,7 +6,7 @@
 
 namespace hata::eval {
 
-/// Lower-case words of 4 to 9 letters. The most frequent ones are left out: they are everywhere.
+/// Without the most frequent ones, which are everywhere.
 std::span<const std::string_view> word_list();
 
 }  // namespace hata::eval

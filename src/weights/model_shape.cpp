@@ -5,6 +5,7 @@ namespace {
 
 constexpr int64_t kMaxLayers = 4096;
 constexpr int64_t kMaxHeads = 65536;
+constexpr int64_t kMaxEmbedding = 1 << 24;
 
 // Metadata of one architecture ("llama.block_count"); some values differ from layer to layer.
 class ArchReader {
@@ -20,17 +21,22 @@ class ArchReader {
     return file_.integer(full);
   }
 
-  int64_t need(const std::string& key, int64_t min, int64_t max, int64_t layer = 0) const {
-    const auto value = get(key, layer);
-    if (!value) {
+  /// A value of 0 to max; `missing` where the file does not say.
+  int get_or(const std::string& key, int64_t missing, int64_t max, int64_t layer) const {
+    const int64_t value = get(key, layer).value_or(missing);
+    if (value < 0 || value > max) {
+      throw Error(file_.path + ": metadata '" + arch_ + "." + key + "': " + std::to_string(value) +
+                  ": want 0 to " + std::to_string(max));
+    }
+    return static_cast<int>(value);
+  }
+
+  int need(const std::string& key, int64_t max, int64_t layer = 0) const {
+    if (!get(key, layer)) {
       throw Error(file_.path + ": metadata '" + arch_ + "." + key +
                   "' is missing; this is not a text model that attends");
     }
-    if (*value < min || *value > max) {
-      throw Error(file_.path + ": metadata '" + arch_ + "." + key + "': " + std::to_string(*value) +
-                  ": want " + std::to_string(min) + " to " + std::to_string(max));
-    }
-    return *value;
+    return get_or(key, 0, max, layer);
   }
 
   const GgufArray* array(const std::string& key) const { return file_.array(arch_ + "." + key); }
@@ -54,15 +60,13 @@ std::string why_dense(const LayerShape& layer, bool latent) {
 
 LayerShape layer_shape(const ArchReader& arch, int64_t index) {
   LayerShape layer;
-  layer.heads.n_q_heads = static_cast<int>(arch.need("attention.head_count", 0, kMaxHeads, index));
-  const auto n_kv = arch.get("attention.head_count_kv", index).value_or(layer.heads.n_q_heads);
-  if (n_kv < 0 || n_kv > kMaxHeads) arch.need("attention.head_count_kv", 0, kMaxHeads, index);
-  layer.heads.n_kv_heads = static_cast<int>(n_kv);
-  const auto embedding = arch.get("embedding_length").value_or(0);
-  const int64_t head_dim = layer.heads.n_q_heads > 0 ? embedding / layer.heads.n_q_heads : 0;
-  layer.heads.head_dim =
-      static_cast<int>(arch.get("attention.key_length", index).value_or(head_dim));
-  layer.value_dim = static_cast<int>(arch.get("attention.value_length", index).value_or(head_dim));
+  HeadShape& heads = layer.heads;
+  heads.n_q_heads = arch.need("attention.head_count", kMaxHeads, index);
+  heads.n_kv_heads = arch.get_or("attention.head_count_kv", heads.n_q_heads, kMaxHeads, index);
+  const int embedding = arch.get_or("embedding_length", 0, kMaxEmbedding, index);
+  const int head_dim = heads.n_q_heads > 0 ? embedding / heads.n_q_heads : 0;
+  heads.head_dim = arch.get_or("attention.key_length", head_dim, kMaxEmbedding, index);
+  layer.value_dim = arch.get_or("attention.value_length", head_dim, kMaxEmbedding, index);
   layer.why_dense = why_dense(layer, arch.get("attention.kv_lora_rank").value_or(0) > 0);
   return layer;
 }
@@ -78,12 +82,12 @@ ModelShape model_shape(const GgufFile& file) {
   model.architecture = *architecture;
   model.name = file.text("general.name").value_or("");
   const ArchReader arch(file, model.architecture);
-  const int64_t n_layers = arch.need("block_count", 1, kMaxLayers);
+  const int n_layers = arch.need("block_count", kMaxLayers);
   model.context = arch.get("context_length").value_or(0);
   const int64_t window = arch.get("attention.sliding_window").value_or(0);
   const GgufArray* pattern = arch.array("attention.sliding_window_pattern");
   model.window_pattern_unknown = window > 0 && pattern == nullptr;
-  for (int64_t i = 0; i < n_layers; ++i) {
+  for (int i = 0; i < n_layers; ++i) {
     model.layers.push_back(layer_shape(arch, i));
     const bool slides = pattern != nullptr && i < static_cast<int64_t>(pattern->integers.size()) &&
                         pattern->integers[i] != 0;

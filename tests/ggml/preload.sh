@@ -26,10 +26,12 @@ run() { # OPTIONS PROGRAM ARGS...
 }
 
 i=0
-while [ $i -lt 50 ]; do
-  echo "The river of stone number $i was under a hill where $((i * 7 % 100)) birds sing."
+while [ $i -lt 80 ]; do
+  printf 'id %03d%03d%03d = %03d%03d%03d\n' $((i * 7 % 1000)) $((i * 37 % 1000)) \
+    $((i * 91 % 1000)) $((i * 53 % 1000)) $((i * 29 % 1000)) $((i * 67 % 1000))
   i=$((i + 1))
 done >"$folder/prompt"
+printf 'find 140740820 =' >>"$folder/prompt"  # the line of i = 20
 complete() { # OPTIONS TOKENS
   run "$1" llama-completion -m "$model" -f "$folder/prompt" -n "$2" -c 4096 -t 2 -no-cnv --temp 0
 }
@@ -44,13 +46,15 @@ at_least "sparse and" 300
 at_least "cells checked" 200000
 [ "$(number 'STALE CODES')" = 0 ] || fail "stale codes"
 
-echo "-- llama-completion, dense by our exact path and by ggml: the same text"
-complete "method=ggml stats=1" 40
+# No further than the answer: what a small model says after it hangs on the last bit of a sum.
+echo "-- llama-completion, dense by our exact path and by ggml: the same answer"
+complete "method=ggml stats=1" 4
+grep -q "060580340" "$folder/out" || fail "the answer is not 060580340"
 cp "$folder/out" "$folder/ggml"
 grep -q "hata: off: the method is ggml" "$folder/err" && fail "hands off, but a self-test was run"
-complete "method=dense stats=1" 40
-cmp "$folder/out" "$folder/ggml" || fail "the texts differ"
-at_least "dense steps" 300
+complete "method=dense stats=1" 4
+cmp "$folder/out" "$folder/ggml" || fail "the answers differ"
+at_least "dense steps" 24
 
 echo "-- llama-bench"
 run "verify=1 stats=1 budget=32 min-ctx=64 dense-layers=0" \

@@ -4,15 +4,18 @@
 #include <gguf.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 
 #include "commands.h"
 #include "eval/random.h"
 #include "hata/types.h"
 #include "output.h"
+#include "weights/gguf.h"
 
 namespace hata::cli {
 namespace {
@@ -54,14 +57,21 @@ class ModelMaker {
       write_layer(fmt::format("blk.{}.", i));
     }
     progress.show("writing {}", options_.out);
-    const std::string part = options_.out + ".part";
-    if (!gguf_write_to_file(file_.get(), part.c_str(), false)) {
-      throw Error(part + ": cannot be written");
-    }
-    std::filesystem::rename(part, options_.out);
+    write_file();
   }
 
  private:
+  // Under another name first: a half-written model is never found.
+  void write_file() {
+    const std::string part = options_.out + ".part";
+    if (!std::ofstream(part)) {
+      throw Error(fmt::format("{}: cannot be written: {}", part, std::strerror(errno)));
+    }
+    gguf_write_to_file(file_.get(), part.c_str(), false);
+    (void)weights::read_gguf(part);  // is all of it there?
+    std::filesystem::rename(part, options_.out);
+  }
+
   void number(const char* key, uint32_t value) { gguf_set_val_u32(file_.get(), key, value); }
 
   void write_metadata() {

@@ -137,12 +137,11 @@ void add_methods(CLI::App& app, std::vector<std::string>& methods) {
 
 std::string host_options(const MethodOptions& options) {
   if (options.method == "ggml") return "method=ggml";
-  std::string text =
-      fmt::format("method={} budget={} dense-layers={} min-ctx={} sink={}", options.method,
-                  options.budget.text(), options.dense_layers, options.min_ctx, options.hata.sink);
-  if (options.hata.recent >= 0) text += fmt::format(" recent={}", options.hata.recent);
-  return text + fmt::format(" lengths={} seed={} rbit={}", options.hata.lengths ? "on" : "off",
-                            options.hata.seed, options.hata.rbit);
+  const HataOptions& hata = options.hata;
+  return fmt::format(
+      "method={} budget={} dense-layers={} min-ctx={} sink={} recent={} lengths={} seed={} rbit={}",
+      options.method, options.budget.text(), options.dense_layers, options.min_ctx, hata.sink,
+      hata.recent, hata.lengths ? "on" : "off", hata.seed, hata.rbit);
 }
 
 void check_dense_layers(int dense_layers, int n_layers, const std::string& model) {

@@ -1,0 +1,120 @@
+// demo, run, info and eval on the bundled model.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "shell.h"
+
+namespace hata::cli {
+namespace {
+
+using nlohmann::json;
+
+json parsed(const Result& result) {
+  EXPECT_EQ(result.status, 0) << result.err;
+  return json::parse(result.out, nullptr, false);
+}
+
+TEST(Help, EveryCommandHasAnExample) {
+  for (const char* command :
+       {"", "demo", "run", "exec", "info", "bench", "bench attn", "bench model", "eval"}) {
+    const Result result = hata(std::string(command) + " --help");
+    EXPECT_EQ(result.status, 0) << command;
+    EXPECT_NE(result.out.find("Example:\n  hata "), std::string::npos) << command;
+  }
+  EXPECT_EQ(hata("--version").out, "0.1.0\n");
+}
+
+TEST(Demo, AnswersSideBySide) {
+  const json demo = parsed(hata("demo -c 2048 --min-ctx 256 --budget 128 --json -t 2"));
+  EXPECT_EQ(demo["n_tokens"], 2048);
+  ASSERT_EQ(demo["questions"].size(), 12u);
+  int right = 0;
+  for (const json& question : demo["questions"]) {
+    for (const char* method : {"ggml", "hata"}) {
+      EXPECT_EQ(question[method]["right"].get<bool>(),
+                question[method]["answer"] == question["expected"]);
+    }
+    right += question["ggml"]["right"].get<bool>() ? 1 : 0;
+  }
+  EXPECT_EQ(demo["methods"]["ggml"]["right"], right);
+  EXPECT_GE(right, 8) << "the bundled model answers most questions at 2K";
+  EXPECT_GE(demo["methods"]["hata"]["right"].get<int>(), right - 3);
+  const json& stats = demo["methods"]["hata"]["stats"];
+  EXPECT_GT(stats["sparse_steps"].get<int>(), 100);
+  EXPECT_LT(stats["keys_attended"].get<int64_t>(), stats["keys_valid"].get<int64_t>() / 2);
+}
+
+TEST(Demo, PrintsATable) {
+  const Result result = hata("demo -c 1024 --questions 1 -t 2");
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(result.err, "") << "no progress where standard error is no terminal";
+  for (const char* part : {"1024 tokens", "6 questions", "expected", "tokens/s", "keys read"}) {
+    EXPECT_NE(result.out.find(part), std::string::npos) << part << "\n" << result.out;
+  }
+}
+
+TEST(Run, FullBudgetIsDenseAttention) {
+  const std::string prompt = "run -p 'The special number for window is: 123456. Here we go' -n 24 ";
+  const json dense = parsed(hata(prompt + "--method ggml --json"));
+  const json full = parsed(hata(prompt + "--budget 100% --min-ctx 0 --dense-layers 0 --json"));
+  EXPECT_EQ(dense["n_generated"], 24);
+  EXPECT_EQ(full["text"], dense["text"]);
+  EXPECT_EQ(hata(prompt).out, dense["text"].get<std::string>() + "\n");
+}
+
+TEST(Run, EndsWithALineOfStatistics) {
+  const Result result =
+      hata("run -p \"$(seq 1 400)\" -n 4 --min-ctx 64 --budget 32 --dense-layers 0");
+  EXPECT_EQ(result.status, 0);
+  for (const char* part : {"prompt ", "generated 4 tokens", "% of the keys"}) {
+    EXPECT_NE(result.err.find(part), std::string::npos) << part << "\n" << result.err;
+  }
+}
+
+TEST(Run, ReadsAFile) {
+  const json run = parsed(shell("echo 'The grass is green.' | '" HATA "' run -f - -n 3 --json"));
+  EXPECT_GT(run["n_prompt"].get<int>(), 4);
+  EXPECT_EQ(run["n_generated"], 3);
+}
+
+TEST(Info, SaysWhatAModelMeans) {
+  const json info = parsed(hata("info --json --dense-layers 1 --budget 1.56% " HATA_MODEL));
+  const json& model = info[0];
+  EXPECT_EQ(model["n_layers"], 8);
+  EXPECT_EQ(model["layers"][0]["sparse"], false);
+  EXPECT_EQ(model["layers"][1]["sparse"], true);
+  const json& cost = model["costs"][0];
+  EXPECT_EQ(cost["n_kv"], 32768);
+  EXPECT_EQ(cost["dense_bytes_per_token"], 32768.0 * 8 * 2 * 2 * 128 * 2);
+  // Seven sparse layers of two heads: 16.5 bytes of code and length a key, and 511 keys in full.
+  const double sparse = 7 * (32768.0 * 2 * 16.5 + 511.0 * 2 * 2 * 128 * 2);
+  EXPECT_EQ(cost["hata_bytes_per_token"], sparse + 32768.0 * 2 * 2 * 128 * 2);
+  const Result text = hata("info " HATA_MODEL);
+  EXPECT_NE(text.out.find("8 query and 2 KV heads of 128 (group 4)"), std::string::npos)
+      << text.out;
+}
+
+TEST(Eval, CountsRightAnswers) {
+  const json rows =
+      parsed(hata("eval -c 1536 --method ggml,hata,streaming --budget 64 --task needle,recall "
+                  "--questions 6 --per-document 3 --json -t 2"));
+  ASSERT_EQ(rows.size(), 6u);
+  for (const json& row : rows) {
+    EXPECT_EQ(row["questions"], 6);
+    EXPECT_EQ(row["accuracy"], row["right"].get<double>() / 6);
+    const int right = row["right"];
+    if (row["method"] == "ggml") {
+      EXPECT_GE(right, 5) << row;
+    }
+    if (row["method"] == "hata") {
+      EXPECT_GE(right, 3) << row;
+    }
+    if (row["method"] == "streaming") {
+      EXPECT_LE(right, 2) << "must fail: " << row;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hata::cli
