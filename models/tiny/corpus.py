@@ -318,7 +318,9 @@ def main() -> None:
         check_licence(source, share)
         found = documents(source, share, args.limit)
         size = sum(map(len, found))
-        print(f"{source.package:24s} {version:28s} {len(found):5d} {size / 1e6:6.2f} MB", flush=True)
+        print(
+            f"{source.package:24s} {version:28s} {len(found):5d} {size / 1e6:6.2f} MB", flush=True
+        )
         if not found:
             sys.exit(f"{source.package}: no text found below {share}")
         texts += found

@@ -47,9 +47,7 @@ def make_context(job):
     options, task, length, index, questions = job
     text = np.load(options["text"], mmap_mode="r")
     seed = [options["seed"], T.EVALUATION.index(task), length, index]
-    made = T.Tasks(
-        options["tokenizer"], options["words"], text, seed, numbered=options["numbered"]
-    )
+    made = T.Tasks(options["tokenizer"], options["words"], text, seed, numbered=options["numbered"])
     context, queries = made.evaluation(task, length - ROOM, questions)
     queries = (queries * math.ceil(questions / len(queries)))[:questions]
     return context, [(query.tokens, query.roles) for query in queries]

@@ -68,7 +68,9 @@ def rotate(x, cos, sin):
 def project(x, norm, query, key, value, cos, sin, head_dim, eps):
     """Normed and rotated q, k and plain v, each [n, heads, head_dim]."""
     h = rms_norm(x, norm, eps)
-    q, k, v = (F.linear(h, w.to(h.dtype)).unflatten(-1, (-1, head_dim)) for w in (query, key, value))
+    q, k, v = (
+        F.linear(h, w.to(h.dtype)).unflatten(-1, (-1, head_dim)) for w in (query, key, value)
+    )
     return rotate(q, cos, sin), rotate(k, cos, sin), v
 
 

@@ -3,8 +3,8 @@
 
 Everything is built from token ids, so that keys and values have known lengths:
 numbers of three digits and the words of words.json are single tokens. The text
-of a row, decoded, encodes to the same ids again, except where random slices of
-natural text begin or end.
+of a row, decoded, encodes to the same ids again, except where the filler is cut
+(its last line) and where random slices of natural text begin or end.
 
 Text forms (W, X, Y: words; N: six digits, two tokens):
   needle        The special number for W is: N.
@@ -36,8 +36,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 NOISE = (
-    "The grass is green. The sky is blue. The sun is yellow. "
-    "Here we go. There and back again.\n"
+    "The grass is green. The sky is blue. The sun is yellow. " "Here we go. There and back again.\n"
 )
 MAX_POSITION = 131072
 
@@ -527,7 +526,9 @@ class Tasks:
                 parts.append(self._text_part(int(size)))
                 continue
             if kind == "common":
-                answers = int(rng.choice([1, 2, 3, 4, 5, 6, 8], p=[0.1, 0.1, 0.1, 0.1, 0.4, 0.1, 0.1]))
+                answers = int(
+                    rng.choice([1, 2, 3, 4, 5, 6, 8], p=[0.1, 0.1, 0.1, 0.1, 0.4, 0.1, 0.1])
+                )
                 ratio = int(rng.choice([8, 10, 15, 20], p=[0.1, 0.6, 0.2, 0.1]))
             else:
                 answers = 3

@@ -258,7 +258,9 @@ def main() -> None:
         "seed": args.seed,
         "device": name,
         "torch": torch.__version__,
-        "peak_memory_gb": round(torch.cuda.max_memory_allocated() / 1e9, 1) if device == "cuda" else 0,
+        "peak_memory_gb": (
+            round(torch.cuda.max_memory_allocated() / 1e9, 1) if device == "cuda" else 0
+        ),
     }
     (args.out / "train.json").write_text(json.dumps(facts, indent=1) + "\n")
     say(f"wrote {len(paths)} parts of the checkpoint; {json.dumps(facts)}")
