@@ -1,12 +1,11 @@
 // attend of the level in use against softmax in double precision. Tolerance: 1e-5 of the largest
 // |value|, the error of f32 sums (f16 keys and values are exact in f32).
-#include "hata/attend.h"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "core/reference.h"
+#include "hata/attend.h"
 #include "kernel_test.h"
 
 namespace hata {

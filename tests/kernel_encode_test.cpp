@@ -1,10 +1,9 @@
 // encode, key_norms and key_lengths of the level in use against the scalar reference, bit for bit.
-#include "hata/encode.h"
-
 #include <cmath>
 #include <limits>
 
 #include "core/reference.h"
+#include "hata/encode.h"
 #include "kernel_test.h"
 
 namespace hata {
@@ -102,7 +101,8 @@ TEST(KeyLengths, EqualReference) {
       Rows x(n, head_dim, type, stride, 8, random);
       for (int64_t v = 0; v < n; ++v) {
         const float factor = std::exp(random.normal());
-        for (int i = 0; i < head_dim; ++i) x.set(v, i, v % 10 == 0 ? 0.0f : factor * random.normal());
+        for (int i = 0; i < head_dim; ++i)
+          x.set(v, i, v % 10 == 0 ? 0.0f : factor * random.normal());
       }
       x.set(3, 1, std::numeric_limits<float>::quiet_NaN());
       x.set(4, 1, std::numeric_limits<float>::infinity());

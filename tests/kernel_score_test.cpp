@@ -1,9 +1,8 @@
 // score of the level in use against the scalar reference, bit for bit.
-#include "hata/score.h"
-
 #include <algorithm>
 
 #include "core/reference.h"
+#include "hata/score.h"
 #include "kernel_test.h"
 
 namespace hata {

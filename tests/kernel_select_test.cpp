@@ -1,12 +1,11 @@
 // TopK of the level in use against a full sort: the same set, ties to the lowest cell, whatever
 // the tiles and the ranges of the threads.
-#include "hata/select.h"
-
 #include <algorithm>
 #include <chrono>
 #include <functional>
 
 #include "core/reference.h"
+#include "hata/select.h"
 #include "kernel_test.h"
 
 namespace hata {

@@ -1,6 +1,4 @@
 // Which instruction set is used: HATA_SIMD, force_simd, and what they say about wrong names.
-#include "hata/simd.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,6 +6,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "hata/simd.h"
 #include "hata/types.h"
 
 namespace hata {

@@ -12,9 +12,9 @@ namespace hata {
 /// How logits become weights; the same for all rows of a step.
 struct AttendParams {
   float scale = 1.0f;
-  float softcap = 0.0f;           ///< > 0: logit = softcap * tanh(scale * q.k / softcap)
-  float max_bias = 0.0f;          ///< > 0: ALiBi; the mask is multiplied by the head's slope
-  const float* sinks = nullptr;   ///< [n_q_heads], an extra logit without a value per query head
+  float softcap = 0.0f;          ///< > 0: logit = softcap * tanh(scale * q.k / softcap)
+  float max_bias = 0.0f;         ///< > 0: ALiBi; the mask is multiplied by the head's slope
+  const float* sinks = nullptr;  ///< [n_q_heads], an extra logit without a value per query head
 };
 
 /// ALiBi's slope of query head h of n_heads; 1 where max_bias is 0.

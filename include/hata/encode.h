@@ -13,7 +13,7 @@ namespace hata {
 struct Projection {
   int n_heads = 0;
   int head_dim = 0;
-  int rbit = 0;  ///< bits of a code: 64, 128 or 256
+  int rbit = 0;                ///< bits of a code: 64, 128 or 256
   std::vector<float> weights;  ///< [n_heads][head_dim][rbit]
 
   const float* head(int h) const {

@@ -32,8 +32,8 @@ class CellIndex {
   uint64_t stamp(int64_t cell) const { return stamps_[static_cast<size_t>(cell)]; }
 
   /// The `n` latest-written (or earliest-written) valid cells; bit i of `valid` is cell first + i,
-  /// as ascending offsets from first; ties to the highest (lowest) cell. `first` is a multiple of 64.
-  /// Returns how many there are. Blocks of 64 cells that cannot take part are not read.
+  /// as ascending offsets from first; ties to the highest (lowest) cell. `first` is a multiple
+  /// of 64. Returns how many there are. Blocks of 64 cells that cannot take part are not read.
   int newest(int64_t first, std::span<const uint64_t> valid, int n, int32_t* cells) const;
   int oldest(int64_t first, std::span<const uint64_t> valid, int n, int32_t* cells) const;
 
@@ -49,10 +49,10 @@ class CellIndex {
   void summarise(int64_t block);
 
   static constexpr int kBlock = 64;
-  std::vector<uint64_t> stamps_;      ///< [cell]
-  std::vector<uint64_t> stale_;       ///< [block] bit per cell
-  std::vector<uint64_t> newest_;      ///< [block] largest stamp
-  std::vector<uint64_t> oldest_;      ///< [block] smallest stamp
+  std::vector<uint64_t> stamps_;  ///< [cell]
+  std::vector<uint64_t> stale_;   ///< [block] bit per cell
+  std::vector<uint64_t> newest_;  ///< [block] largest stamp
+  std::vector<uint64_t> oldest_;  ///< [block] smallest stamp
   uint64_t clock_ = 0;
 };
 

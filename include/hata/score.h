@@ -20,7 +20,7 @@ constexpr int max_score(int group, int rbit) { return (15 * group * rbit) >> kSc
 /// query: [group][rbit/64] words. keys: [n][rbit/64] words, 64-byte aligned.
 /// lengths: 4 bits a key, key i in the low nibble of byte i / 2 where i is even, else in the high
 /// one; nullptr: all 8 (the paper's order, section 3.2). n is a multiple of 64; scores holds n.
-void score(const uint64_t* query, int group, int rbit, const uint64_t* keys,
-           const uint8_t* lengths, int64_t n, int16_t* scores);
+void score(const uint64_t* query, int group, int rbit, const uint64_t* keys, const uint8_t* lengths,
+           int64_t n, int16_t* scores);
 
 }  // namespace hata

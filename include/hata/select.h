@@ -35,7 +35,7 @@ class TopK {
   std::vector<int16_t> scores_;
   std::vector<uint32_t> histogram_;
   size_t count_ = 0;
-  size_t limit_ = 0;   ///< prune when this many candidates are held
+  size_t limit_ = 0;  ///< prune when this many candidates are held
   int64_t k_ = 0;
   int bound_ = 0;
   int threshold_ = 0;  ///< further keys must score above this

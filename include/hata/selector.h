@@ -42,7 +42,7 @@ struct Row {
 struct Step {
   HeadShape shape;
   AttendParams params;
-  CacheView keys;    ///< cell 0 is the view's first cell
+  CacheView keys;  ///< cell 0 is the view's first cell
   CacheView values;
   int64_t n_kv = 0;        ///< cells in view
   int64_t first_cell = 0;  ///< the view's first cell in the layer's CellIndex
@@ -77,11 +77,11 @@ struct StageCounters {
   int64_t score_ns = 0;
   int64_t select_ns = 0;
   int64_t attend_ns = 0;
-  int64_t choose_bytes = 0;  ///< read to choose
-  int64_t attend_bytes = 0;  ///< read to attend (keys and values)
-  int64_t dense_bytes = 0;   ///< what dense attention would have read
-  int64_t keys_attended = 0; ///< per KV head
-  int64_t keys_valid = 0;    ///< per KV head
+  int64_t choose_bytes = 0;   ///< read to choose
+  int64_t attend_bytes = 0;   ///< read to attend (keys and values)
+  int64_t dense_bytes = 0;    ///< what dense attention would have read
+  int64_t keys_attended = 0;  ///< per KV head
+  int64_t keys_valid = 0;     ///< per KV head
   int64_t sparse_rows = 0;
   int64_t dense_rows = 0;
 

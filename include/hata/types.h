@@ -45,8 +45,7 @@ struct CacheView {
   size_t head_stride = 0;  ///< bytes from one KV head to the next
 
   const std::byte* row(int64_t cell, int head) const {
-    return data + static_cast<size_t>(cell) * cell_stride +
-           static_cast<size_t>(head) * head_stride;
+    return data + static_cast<size_t>(cell) * cell_stride + static_cast<size_t>(head) * head_stride;
   }
 };
 

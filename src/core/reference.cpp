@@ -118,8 +118,8 @@ void key_lengths(int head_dim, const void* x, DType type, size_t stride, int64_t
   }
 }
 
-void score(const uint64_t* query, int group, int rbit, const uint64_t* keys,
-           const uint8_t* lengths, int64_t n, int16_t* scores) {
+void score(const uint64_t* query, int group, int rbit, const uint64_t* keys, const uint8_t* lengths,
+           int64_t n, int16_t* scores) {
   const int words = rbit / kCodeWordBits;
   for (int64_t i = 0; i < n; ++i) {
     int distance = 0;

@@ -29,8 +29,8 @@ void key_lengths(int head_dim, const void* x, DType type, size_t stride, int64_t
                  uint8_t* lengths);
 
 /// As hata::score, for any n.
-void score(const uint64_t* query, int group, int rbit, const uint64_t* keys,
-           const uint8_t* lengths, int64_t n, int16_t* scores);
+void score(const uint64_t* query, int group, int rbit, const uint64_t* keys, const uint8_t* lengths,
+           int64_t n, int16_t* scores);
 
 /// The k best-scored keys whose bit in `valid` is set (ties to the lowest cell), ascending.
 std::vector<int32_t> select(const int16_t* scores, const uint64_t* valid, int64_t n, int64_t k);

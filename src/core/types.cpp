@@ -6,8 +6,9 @@ const char* dtype_name(DType type) { return type == DType::f32 ? "f32" : "f16"; 
 
 void check_shape(const HeadShape& shape) {
   if (shape.head_dim < kMinHeadDim || shape.head_dim > kMaxHeadDim || shape.head_dim % 16 != 0) {
-    throw Error("head_dim is " + std::to_string(shape.head_dim) + "; supported: multiples of 16 from " +
-                std::to_string(kMinHeadDim) + " to " + std::to_string(kMaxHeadDim));
+    throw Error("head_dim is " + std::to_string(shape.head_dim) +
+                "; supported: multiples of 16 from " + std::to_string(kMinHeadDim) + " to " +
+                std::to_string(kMaxHeadDim));
   }
   if (shape.n_kv_heads < 1) {
     throw Error("n_kv_heads is " + std::to_string(shape.n_kv_heads) + "; it must be 1 or more");
@@ -17,8 +18,8 @@ void check_shape(const HeadShape& shape) {
                 "; it must be a multiple of n_kv_heads = " + std::to_string(shape.n_kv_heads));
   }
   if (shape.group() > kMaxGroup) {
-    throw Error("n_q_heads / n_kv_heads is " + std::to_string(shape.group()) +
-                "; at most " + std::to_string(kMaxGroup) + " query heads may share a KV head");
+    throw Error("n_q_heads / n_kv_heads is " + std::to_string(shape.group()) + "; at most " +
+                std::to_string(kMaxGroup) + " query heads may share a KV head");
   }
 }
 
