@@ -123,10 +123,17 @@ class Author {
   std::vector<Question> questions_;
 };
 
-// Text is lines of random words: long enough to quote from, and no word foretells the next.
+// Text that reads a little like prose: common words in two sentences a line.
 std::string Author::hay_line(Hay hay) {
   if (hay == Hay::noise) return kNoise;
-  return "The" + words_in_a_row(24 + static_cast<int>(random_.below(16))) + ".\n";
+  std::string line;
+  for (int sentence = 0; sentence < 2; ++sentence) {
+    line += sentence == 0 ? "The" : " The";
+    line += words_in_a_row(4 + static_cast<int>(random_.below(4))) + " and";
+    line += words_in_a_row(3 + static_cast<int>(random_.below(4))) + " of the";
+    line += words_in_a_row(3 + static_cast<int>(random_.below(4))) + ".";
+  }
+  return line + "\n";
 }
 
 // Whole lines while they fit; before them a line of single words that takes the rest (at the end,
