@@ -33,7 +33,6 @@ class TopK {
  private:
   std::vector<int32_t> cells_;  ///< candidates, ascending, and room behind them
   std::vector<int16_t> scores_;
-  std::vector<uint32_t> histogram_;
   size_t count_ = 0;
   size_t limit_ = 0;  ///< prune when this many candidates are held
   int64_t k_ = 0;

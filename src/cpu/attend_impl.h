@@ -45,50 +45,33 @@ inline F32 tanh(F32 x) {
   return copysign(expm1 / (expm1 + F32::all(2.0f)), x);
 }
 
-/// The rows of one block that take part.
+/// The keys of one block that take part, with their values. What a mask excludes may hold anything
+/// and is not read.
 struct Block {
   int n;
-  int32_t cells[kBlock + kLanes];  // padded with the last one
-  float bias[kBlock + kLanes];     // the mask; -inf in the padding
-};
-
-/// One call's keys and values, of its KV head.
-struct Rows {
-  const char* data;
-  size_t stride;
-  size_t element;  // bytes
-
-  Rows(const CacheView& view, int head)
-      : data(reinterpret_cast<const char*>(view.data) +
-             static_cast<size_t>(head) * view.head_stride),
-        stride(view.cell_stride),
-        element(view.type == DType::f32 ? 4 : 2) {}
-
-  const char* row(int32_t cell) const { return data + static_cast<size_t>(cell) * stride; }
-
-  /// Prefetches `count` elements of a row from `first` on.
-  void prefetch(int32_t cell, int first, int count) const {
-    const char* p = row(cell);
-    const size_t end = static_cast<size_t>(first + count) * element;
-    for (size_t byte = static_cast<size_t>(first) * element; byte < end; byte += 64) {
-      __builtin_prefetch(p + byte);
-    }
-  }
+  const char* keys[kBlock + kLanes];  // padded with the last one
+  const char* values[kBlock + kLanes];
+  float bias[kBlock + kLanes];  // the mask; -inf in the padding
 };
 
 /// Takes up to kBlock of the next keys, from `next` on, that the mask does not exclude.
 inline void fill_block(const AttendArgs& args, int64_t& next, Block& block) {
+  const auto head = static_cast<size_t>(args.kv_head);
+  const char* keys = reinterpret_cast<const char*>(args.keys.data) + head * args.keys.head_stride;
+  const char* values =
+      reinterpret_cast<const char*>(args.values.data) + head * args.values.head_stride;
   int n = 0;
   for (; next < args.count && n < kBlock; ++next) {
-    const int32_t cell =
-        args.cells != nullptr ? args.cells[next] : static_cast<int32_t>(args.first_cell + next);
+    const int64_t cell = args.cells != nullptr ? args.cells[next] : args.first_cell + next;
     if (args.mask != nullptr && args.mask[cell] == kNegInf16) continue;
-    block.cells[n] = cell;
+    block.keys[n] = keys + static_cast<size_t>(cell) * args.keys.cell_stride;
+    block.values[n] = values + static_cast<size_t>(cell) * args.values.cell_stride;
     block.bias[n++] = args.mask != nullptr ? half_to_float(args.mask[cell]) : 0.0f;
   }
   block.n = n;
-  for (int j = n; n > 0 && j < n + kLanes; ++j) {
-    block.cells[j] = block.cells[n - 1];
+  for (int j = n; n > 0 && j < kBlock + kLanes; ++j) {
+    block.keys[j] = block.keys[n - 1];
+    block.values[j] = block.values[n - 1];
     block.bias[j] = kLowest;
   }
 }
@@ -124,25 +107,26 @@ struct Heads {
 
 /// q.k of the heads for the block's keys, a vector of H * kRows of them after another.
 template <class T, int H>
-inline void dot_products(const Heads<H>& heads, const Block& block, const Rows& keys,
-                         const Rows* prefetch, float* logits) {
+inline void dot_products(const Heads<H>& heads, const Block& block, bool prefetch, float* logits) {
   constexpr int R = Heads<H>::kRows;
-  constexpr int kStep = 64 / sizeof(T);  // elements prefetched at a time
   const int head_dim = heads.args.head_dim;
+  const float* query[H];
+  for (int h = 0; h < H; ++h) query[h] = heads.query(h);
   for (int j = 0; j < block.n; j += R, logits += kLanes) {
     const T* key[R];
-    for (int r = 0; r < R; ++r) key[r] = reinterpret_cast<const T*>(keys.row(block.cells[j + r]));
+    for (int r = 0; r < R; ++r) key[r] = reinterpret_cast<const T*>(block.keys[j + r]);
     F32 sum[kLanes];
     for (F32& s : sum) s = F32::all(0.0f);
     for (int i = 0; i < head_dim; i += kLanes) {
-      if (prefetch != nullptr && i % kStep == 0) {
-        for (int r = 0; r < R; ++r) prefetch->prefetch(block.cells[j + r], i, kStep);
+      const size_t byte = static_cast<size_t>(i) * sizeof(T);
+      if (prefetch && byte % 64 == 0) {
+        for (int r = 0; r < R; ++r) __builtin_prefetch(block.values[j + r] + byte);
       }
       F32 element[R];
       for (int r = 0; r < R; ++r) element[r] = F32::load(key[r] + i);
       for (int h = 0; h < H; ++h) {
-        const F32 query = F32::load(heads.query(h) + i);
-        for (int r = 0; r < R; ++r) sum[h * R + r] = muladd(query, element[r], sum[h * R + r]);
+        const F32 q = F32::load(query[h] + i);
+        for (int r = 0; r < R; ++r) sum[h * R + r] = muladd(q, element[r], sum[h * R + r]);
       }
     }
     sum_each(sum).store(logits);
@@ -204,12 +188,13 @@ inline void softmax(const Heads<H>& heads, const Block& block, float* logits, fl
 }
 
 /// Adds the weighted values, elements first .. first + Vecs * kLanes - 1, to the heads' sums.
+/// prefetch: rows to come, of which it fetches the same part, or nullptr.
 template <class T, int Vecs, int H>
-inline void add_values(const Heads<H>& heads, const Block& block, const Rows& values,
-                       const Block* next, const Rows& keys, int first, const float* weights,
-                       const float* rescale) {
+inline void add_values(const Heads<H>& heads, const Block& block, const char* const* prefetch,
+                       int first, const float* weights, const float* rescale) {
   constexpr int R = Heads<H>::kRows;
   const int head_dim = heads.args.head_dim;
+  const size_t offset = static_cast<size_t>(first) * sizeof(T);
   F32 sum[H][Vecs];
   for (int h = 0; h < H; ++h) {
     const F32 factor = F32::all(rescale[h]);
@@ -217,16 +202,21 @@ inline void add_values(const Heads<H>& heads, const Block& block, const Rows& va
       sum[h][v] = F32::load(heads.acc + h * head_dim + first + v * kLanes) * factor;
     }
   }
-  const int ahead = next != nullptr ? next->n : 0;
-  for (int j = 0; j < block.n; ++j) {
-    if (j < ahead) keys.prefetch(next->cells[j], first, Vecs * kLanes);
-    const T* value = reinterpret_cast<const T*>(values.row(block.cells[j])) + first;
-    F32 element[Vecs];
-    for (int v = 0; v < Vecs; ++v) element[v] = F32::load(value + v * kLanes);
-    const float* weight = weights + j / R * kLanes + j % R;
-    for (int h = 0; h < H; ++h) {
-      const F32 w = F32::all(weight[h * R]);
-      for (int v = 0; v < Vecs; ++v) sum[h][v] = muladd(w, element[v], sum[h][v]);
+  for (int j = 0; j < block.n; j += R, weights += kLanes) {
+    const int rows = block.n - j < R ? block.n - j : R;
+    for (int r = 0; r < rows; ++r) {
+      if (prefetch != nullptr) {
+        for (size_t byte = 0; byte < Vecs * kLanes * sizeof(T); byte += 64) {
+          __builtin_prefetch(prefetch[j + r] + offset + byte);
+        }
+      }
+      const T* value = reinterpret_cast<const T*>(block.values[j + r] + offset);
+      F32 element[Vecs];
+      for (int v = 0; v < Vecs; ++v) element[v] = F32::load(value + v * kLanes);
+      for (int h = 0; h < H; ++h) {
+        const F32 weight = F32::all(weights[h * R + r]);
+        for (int v = 0; v < Vecs; ++v) sum[h][v] = muladd(weight, element[v], sum[h][v]);
+      }
     }
   }
   for (int h = 0; h < H; ++h) {
@@ -238,44 +228,40 @@ inline void add_values(const Heads<H>& heads, const Block& block, const Rows& va
 
 /// All elements: first by full tiles of registers, then one of what is left.
 template <class T, int Vecs, int H>
-inline void add_all_values(const Heads<H>& heads, const Block& block, const Rows& values,
-                           const Block* next, const Rows& keys, int first, const float* weights,
-                           const float* rescale) {
+inline void add_all_values(const Heads<H>& heads, const Block& block, const char* const* prefetch,
+                           int first, const float* weights, const float* rescale) {
   for (; heads.args.head_dim - first >= Vecs * kLanes; first += Vecs * kLanes) {
-    add_values<T, Vecs>(heads, block, values, next, keys, first, weights, rescale);
+    add_values<T, Vecs>(heads, block, prefetch, first, weights, rescale);
   }
   if constexpr (Vecs > 1) {
-    add_all_values<T, Vecs - 1>(heads, block, values, next, keys, first, weights, rescale);
+    add_all_values<T, Vecs - 1>(heads, block, prefetch, first, weights, rescale);
   }
 }
 
 /// One block for H query heads. The first heads prefetch for all: the block's values while they
 /// read its keys, the next block's keys while they read its values.
 template <int H>
-void attend_block(const AttendArgs& args, int first, const Block& block, const Block* next,
+void attend_block(const AttendArgs& args, int first, const Block& block, const Block& next,
                   const Partial& out) {
   const Heads<H> heads(args, first, out);
-  const Rows keys(args.keys, args.kv_head);
-  const Rows values(args.values, args.kv_head);
-  const Rows* prefetch = first == 0 ? &values : nullptr;
-  if (first != 0) next = nullptr;
+  const char* const* prefetch = first == 0 && next.n > 0 ? next.keys : nullptr;
 
   alignas(64) float logits[(kBlock / Heads<H>::kRows + 1) * kLanes];
   if (args.keys.type == DType::f32) {
-    dot_products<float>(heads, block, keys, prefetch, logits);
+    dot_products<float>(heads, block, first == 0, logits);
   } else {
-    dot_products<uint16_t>(heads, block, keys, prefetch, logits);
+    dot_products<uint16_t>(heads, block, first == 0, logits);
   }
   float rescale[H];
   softmax(heads, block, logits, rescale);
   if (args.values.type == DType::f32) {
-    add_all_values<float, kValueVecs>(heads, block, values, next, keys, 0, logits, rescale);
+    add_all_values<float, kValueVecs>(heads, block, prefetch, 0, logits, rescale);
   } else {
-    add_all_values<uint16_t, kValueVecs>(heads, block, values, next, keys, 0, logits, rescale);
+    add_all_values<uint16_t, kValueVecs>(heads, block, prefetch, 0, logits, rescale);
   }
 }
 
-void attend_heads(const AttendArgs& args, const Block& block, const Block* next,
+void attend_heads(const AttendArgs& args, const Block& block, const Block& next,
                   const Partial& out) {
   int h = 0;
   for (; args.heads - h >= 4; h += 4) attend_block<4>(args, h, block, next, out);
@@ -293,15 +279,17 @@ void attend_heads(const AttendArgs& args, const Block& block, const Block* next,
 
 void attend(const AttendArgs& args, const Partial& out) {
   Block blocks[2];
-  int64_t position = 0;
   Block* current = &blocks[0];
   Block* next = &blocks[1];
+  int64_t position = 0;
   fill_block(args, position, *current);
-  const Rows keys(args.keys, args.kv_head);
-  for (int j = 0; j < current->n; ++j) keys.prefetch(current->cells[j], 0, args.head_dim);
+  const int row_bytes = args.head_dim * (args.keys.type == DType::f32 ? 4 : 2);
+  for (int j = 0; j < current->n; ++j) {
+    for (int byte = 0; byte < row_bytes; byte += 64) __builtin_prefetch(current->keys[j] + byte);
+  }
   while (current->n > 0) {
     fill_block(args, position, *next);
-    attend_heads(args, *current, next, out);
+    attend_heads(args, *current, *next, out);
     Block* done = current;
     current = next;
     next = done;

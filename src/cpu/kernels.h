@@ -55,6 +55,9 @@ struct Kernels {
   int64_t (*collect)(int32_t first_cell, const int16_t* scores, const uint64_t* valid,
                      int64_t n_words, int threshold, Candidates& out);
 
+  /// How many of n scores are above `threshold`.
+  int64_t (*count_above)(const int16_t* scores, int64_t n, int threshold);
+
   /// Keeps, in order, the candidates above `threshold` and the first `ties` that equal it.
   void (*keep)(int threshold, int64_t ties, Candidates& candidates);
 

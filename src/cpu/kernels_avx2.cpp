@@ -13,8 +13,8 @@
 namespace hata::cpu {
 
 const Kernels kAvx2Kernels = {
-    SimdLevel::avx2, avx2::encode,  avx2::key_norms, avx2::dots,
-    avx2::score,     avx2::collect, avx2::keep,      avx2::attend,
+    SimdLevel::avx2, avx2::encode,      avx2::key_norms, avx2::dots,   avx2::score,
+    avx2::collect,   avx2::count_above, avx2::keep,      avx2::attend,
 };
 
 }  // namespace hata::cpu

@@ -11,8 +11,8 @@
 namespace hata::cpu {
 
 const Kernels kAvx512Kernels = {
-    SimdLevel::avx512vpopcnt, avx512::encode, avx512::key_norms, avx512::dots, avx512::score,
-    avx512::collect,          avx512::keep,   avx512::attend,
+    SimdLevel::avx512vpopcnt, avx512::encode,      avx512::key_norms, avx512::dots,   avx512::score,
+    avx512::collect,          avx512::count_above, avx512::keep,      avx512::attend,
 };
 
 }  // namespace hata::cpu

@@ -13,8 +13,8 @@
 namespace hata::cpu {
 
 const Kernels kScalarKernels = {
-    SimdLevel::scalar, scalar::encode,  scalar::key_norms, scalar::dots,
-    scalar::score,     scalar::collect, scalar::keep,      scalar::attend,
+    SimdLevel::scalar, scalar::encode,      scalar::key_norms, scalar::dots,   scalar::score,
+    scalar::collect,   scalar::count_above, scalar::keep,      scalar::attend,
 };
 
 }  // namespace hata::cpu

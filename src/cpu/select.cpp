@@ -12,16 +12,13 @@ constexpr size_t kSlack = 64;  // a kernel writes whole vectors behind the last 
 }  // namespace
 
 void TopK::reset(int64_t k, int bound) {
-  // A prune costs a pass over the buffer and the histogram, so at least as many new candidates
-  // must have come in since the last one: pushing n keys is O(n) whatever their order.
-  const size_t fresh = static_cast<size_t>(std::max<int64_t>({k, bound, 1024}));
-  limit_ = static_cast<size_t>(k) + fresh;
+  // A prune costs some passes over the buffer, so about as many new candidates must have come in
+  // since the last one: pushing n keys is O(n) whatever their order.
+  limit_ = static_cast<size_t>(k + std::max<int64_t>(k, 512));
   if (cells_.size() < limit_ + kSlack) {
     cells_.resize(limit_ + kSlack);
     scores_.resize(limit_ + kSlack);
   }
-  const size_t bins = static_cast<size_t>(bound) * 2 + 1;
-  if (histogram_.size() < bins) histogram_.resize(bins);
   count_ = 0;
   k_ = k;
   bound_ = bound;
@@ -43,20 +40,23 @@ void TopK::push(int64_t first_cell, const int16_t* scores, const uint64_t* valid
 
 void TopK::prune() {
   if (count_ <= static_cast<size_t>(k_)) return;
-  // All candidates score at least `lowest`: the k kept at the last prune, and keys above.
-  const int lowest = std::max(threshold_, -bound_);
-  std::fill_n(histogram_.begin(), bound_ - lowest + 1, 0);
-  for (size_t i = 0; i < count_; ++i) ++histogram_[static_cast<size_t>(scores_[i] - lowest)];
-  int64_t above = 0;
-  int score = bound_;
-  for (; above + histogram_[static_cast<size_t>(score - lowest)] < k_; --score) {
-    above += histogram_[static_cast<size_t>(score - lowest)];
+  const cpu::Kernels& kernels = cpu::kernels();
+  const auto above = [&](int score) {
+    return kernels.count_above(scores_.data(), static_cast<int64_t>(count_), score);
+  };
+  // Bisection for the k-th best score: at least k candidates are at or above `low`, fewer at or
+  // above `high`. All are at or above the threshold: the k of the last prune, and later ones.
+  int low = threshold_;
+  int high = bound_ + 1;
+  while (high - low > 1) {
+    const int middle = low + (high - low) / 2;
+    (above(middle - 1) >= k_ ? low : high) = middle;
   }
   cpu::Candidates buffer{cells_.data(), scores_.data(), static_cast<int64_t>(count_),
                          static_cast<int64_t>(limit_)};
-  cpu::kernels().keep(score, k_ - above, buffer);
+  kernels.keep(low, k_ - above(low), buffer);
   count_ = static_cast<size_t>(buffer.count);
-  threshold_ = score;
+  threshold_ = low;
 }
 
 void TopK::append(const TopK& later) {

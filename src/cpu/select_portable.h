@@ -3,12 +3,13 @@
 namespace hata::cpu::HATA_ISA {
 namespace {
 
-/// Appends the keys of one word whose bit in `hits` is set.
-inline void add_hits(int32_t first_cell, const int16_t* scores, uint64_t hits, Candidates& out) {
+/// Writes the keys of one word whose bit in `hits` is set.
+inline void add_hits(int32_t first_cell, const int16_t* scores, uint64_t hits, int32_t* to_cells,
+                     int16_t* to_scores) {
   for (; hits != 0; hits &= hits - 1) {
     const int i = __builtin_ctzll(hits);
-    out.cells[out.count] = first_cell + i;
-    out.scores[out.count++] = scores[i];
+    *to_cells++ = first_cell + i;
+    *to_scores++ = scores[i];
   }
 }
 

@@ -182,9 +182,10 @@ inline I16 weigh_wide(I16 length, I16 half) {
 /// Bit i: scores[i] > threshold, for 64 scores.
 inline uint64_t above(const int16_t* scores, int threshold) {
   const __m512i limit = _mm512_set1_epi16(static_cast<int16_t>(threshold));
-  const uint64_t low = _mm512_cmpgt_epi16_mask(_mm512_loadu_si512(scores), limit);
-  const uint64_t high = _mm512_cmpgt_epi16_mask(_mm512_loadu_si512(scores + 32), limit);
-  return low | high << 32;
+  const __mmask32 low = _mm512_cmpgt_epi16_mask(_mm512_loadu_si512(scores), limit);
+  const __mmask32 high = _mm512_cmpgt_epi16_mask(_mm512_loadu_si512(scores + 32), limit);
+  // Not low | high << 32: where GCC 12 spills a mask, its upper half comes back undefined.
+  return _mm512_kunpackd(high, low);
 }
 
 /// Writes the 32 cells and scores whose bit in `take` is set, and up to 32 more behind them.
@@ -198,15 +199,17 @@ inline void compress(__m512i cells_low, __m512i cells_high, __m512i scores, uint
   _mm512_storeu_si512(to_scores, _mm512_maskz_compress_epi16(take, scores));
 }
 
-/// Appends the keys of one word whose bit in `hits` is set.
-inline void add_hits(int32_t first_cell, const int16_t* scores, uint64_t hits, Candidates& out) {
+/// Writes the keys of one word whose bit in `hits` is set, and up to 32 more behind them.
+inline void add_hits(int32_t first_cell, const int16_t* scores, uint64_t hits, int32_t* to_cells,
+                     int16_t* to_scores) {
   const __m512i count = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   for (int i = 0; i < 64; i += 32) {
     const auto take = static_cast<uint32_t>(hits >> i);
     const __m512i cells = _mm512_add_epi32(_mm512_set1_epi32(first_cell + i), count);
     compress(cells, _mm512_add_epi32(cells, _mm512_set1_epi32(16)), _mm512_loadu_si512(scores + i),
-             take, out.cells + out.count, out.scores + out.count);
-    out.count += __builtin_popcount(take);
+             take, to_cells, to_scores);
+    to_cells += __builtin_popcount(take);
+    to_scores += __builtin_popcount(take);
   }
 }
 
