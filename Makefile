@@ -11,12 +11,13 @@ SOURCES = $(shell git ls-files -co --exclude-standard '*.cpp' '*.h')
 # The thread sanitizer of GCC 12 cannot place its memory where addresses are very random.
 NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
-.PHONY: help setup build demo test bench bench-model format format-check lint clean FORCE
+.PHONY: help setup build demo test test-lm-eval bench bench-model format format-check lint clean FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo         questions about a long document, dense and HATA side by side'
 	@echo 'make test         every test, sanitizers and format (12 minutes; the first time 20)'
+	@echo 'make test-lm-eval lm-evaluation-harness gives the answers of hata eval (installs it)'
 	@echo 'make build        build/hata and libhata-ggml.so'
 	@echo 'make bench        one attention step against ggml; whole models after make bench-model'
 	@echo 'make bench-model  a 4-layer model of the shape of an 8B Llama, to time'
@@ -45,6 +46,7 @@ demo: build
 	$(HATA) demo
 
 test: build build/asan/build.ninja build/tsan/build.ninja
+	@scripts/setup --browser || echo 'test: the report is not opened in a browser'
 	ctest --preset $(PRESET) -j $(THREADS)
 	cmake --build --preset asan -j $(THREADS)
 	ctest --preset asan -j $(THREADS)
@@ -77,6 +79,10 @@ format-check: lint-tools
 	  clang-format --dry-run -Werror $(SOURCES) && \
 	  echo 'format: all sources are as clang-format 14 writes them'; \
 	else echo 'format: not checked, this is not clang-format 14'; fi
+
+# lm-evaluation-harness against llama-server with HATA; its own Python packages, in build/lm-eval.
+test-lm-eval: build
+	scripts/test-lm-eval $(HATA)
 
 lint: format-check build
 	scripts/lint $(BUILD)

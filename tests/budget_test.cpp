@@ -50,6 +50,56 @@ TEST(Selectors, UnknownNameListsAll) {
   }
 }
 
+TEST(Selectors, SpecErrorsNameTheWayOut) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"quest:pages=16", "there are page, last, sink, recent"},
+      {"quest:page", "page="},
+      {"quest:page=12", "a divisor of 64"},
+      {"quest:page=", "a whole number"},
+      {"quest:page=x", "page=x: want a whole number from 1 to 64"},
+      {"quest:last=yes", "on or off"},
+      {"quest:", "no parameter"},
+      {"loki:channels=0", "from 1 to 256"},
+      {"loki:recent=k/0", "k/4"},
+      {"sparq:recent=-2", "from -1"},
+      {"sparq:mean=1", "on or off"},
+      {"magicpig:k=17", "from 1 to 16"},
+      {"magicpig:k=16:l=300", "4800"},
+      {"magicpig:l=1", "from 2"},
+      {"hata:lengths=maybe", "on or off"},
+      {"hata:rbit=100", "64, 128 or 256"},
+      {"hata-paper:lengths=on", "there are sink, recent, rbit, seed, rerank"},
+      {"dense:page=3", "it has none"},
+      {"snapkv:pool=0", "from 1"},
+      {"exact", "exact-logit"},
+      {"", "hata-paper"},
+  };
+  for (const auto& [spec, way_out] : cases) {
+    try {
+      make_selector(spec, {});
+      ADD_FAILURE() << "accepted '" << spec << "'";
+    } catch (const Error& error) {
+      const std::string what = error.what();
+      EXPECT_NE(what.find(std::string("'") + spec + "'"), std::string::npos) << what;
+      EXPECT_NE(what.find(way_out), std::string::npos) << what;
+    }
+  }
+}
+
+TEST(Selectors, DefaultsStandInTheirSpecs) {
+  for (const MethodInfo& method : methods()) {
+    std::string spec(method.name);
+    EXPECT_FALSE(method.help.empty());
+    for (const MethodParam& param : method.params) {
+      if (!param.value.empty()) {
+        spec += ":" + std::string(param.key) + "=" + std::string(param.value);
+      }
+      EXPECT_NE(methods_help().find(param.help), std::string::npos);
+    }
+    EXPECT_EQ(make_selector(spec, {})->name(), spec);
+  }
+}
+
 TEST(Selectors, RefuseBadOptions) {
   EXPECT_THROW(make_selector("hata", {.rbit = 100}), Error);
   EXPECT_THROW(make_selector("hata", {.sink = -1}), Error);

@@ -40,7 +40,7 @@ CodeStore make_store(int64_t n_cells) {
 
 void update(CodeStore& store, const Cache& cache, const std::vector<int32_t>& cells, int threads) {
   Team team(threads);
-  team.run([&](const Worker& worker) { store.update(cache.view(), cells, worker); });
+  team.run([&](const Worker& worker) { store.update(cache.view(), cache.view(), cells, worker); });
 }
 
 TEST(CodeStore, RandomWritesLeaveNothingStale) {

@@ -15,8 +15,13 @@ target_link_libraries(command_unit_test PRIVATE hata_command GTest::gtest_main)
 # Runs models: one at a time, and without spinning threads.
 set(MODEL_TEST RESOURCE_LOCK model ENVIRONMENT OMP_WAIT_POLICY=passive TIMEOUT 600)
 add_executable(command_test command/bad_input_test.cpp command/run_test.cpp command/exec_test.cpp
-  command/bench_test.cpp command/shell.cpp)
+  command/bench_test.cpp command/eval_test.cpp command/shell.cpp)
 target_link_libraries(command_test PRIVATE hata_command GTest::gtest_main)
+
+# Every method on every step is slow under a sanitizer, and its parts are tested by themselves.
+if(HATA_SANITIZE)
+  list(APPEND MODEL_TEST_FILTER TEST_FILTER -Eval.EveryMethodOnAFewTasks)
+endif()
 
 foreach(test IN ITEMS command_unit_test command_test)
   target_compile_definitions(${test} PRIVATE
@@ -25,5 +30,5 @@ foreach(test IN ITEMS command_unit_test command_test)
     PROGRAM_STATIC="$<TARGET_FILE:program_static>"
     PROGRAM_OWN_GGML="$<TARGET_FILE:program_own_ggml>")
   add_dependencies(${test} hata program_dynamic program_static program_own_ggml)
-  gtest_discover_tests(${test} DISCOVERY_TIMEOUT 60 PROPERTIES ${MODEL_TEST})
+  gtest_discover_tests(${test} ${MODEL_TEST_FILTER} DISCOVERY_TIMEOUT 60 PROPERTIES ${MODEL_TEST})
 endforeach()

@@ -8,6 +8,7 @@
 #include "hata/select.h"
 #include "hata/team.h"
 #include "kernel_test.h"
+#include "methods/prefill.h"
 
 namespace {
 std::atomic<int64_t> g_allocations{0};
@@ -91,6 +92,39 @@ TEST(Allocations, NoneInTheSteadyState) {
   for (int i = 0; i < 3; ++i) state.step(team);
   EXPECT_EQ(g_allocations.load(), before);
   EXPECT_EQ(state.halves[0].cells().size(), static_cast<size_t>(kBudget));
+}
+
+TEST(Allocations, NoneInAPrefillsSteadyState) {
+  constexpr int kRows = 40;
+  Random random(2);
+  const test::Rows cells(256, kDim, DType::f16, kDim * 2, 0, random);
+  const std::vector<float> q = random.normals(kRows * kHeads * kDim);
+  std::vector<float> out(q.size());
+  std::vector<Row> rows;
+  for (size_t r = 0; r < kRows; ++r) {
+    rows.push_back({.q = &q[r * kHeads * kDim],
+                    .q_head_stride = kDim,
+                    .out = &out[r * kHeads * kDim],
+                    .out_head_stride = kDim,
+                    .mask = nullptr});
+  }
+  Step step;
+  step.shape = {kHeads, 1, kDim};
+  step.keys = step.values = {cells.data(), DType::f16, kDim * 2, 0};
+  step.n_kv = 256;
+  step.rows = rows;
+  Team team(2);
+  Prefill prefill;
+  const std::function<void(const Worker&)> run = [&](const Worker& worker) {
+    prefill.step(step, worker);
+  };
+  team.run(run);
+  const int64_t before = g_allocations.load();
+  for (int i = 0; i < 3; ++i) {
+    step.n_kv -= 30;
+    team.run(run);
+  }
+  EXPECT_EQ(g_allocations.load(), before);
 }
 
 }  // namespace

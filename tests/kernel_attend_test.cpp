@@ -149,6 +149,39 @@ TEST(Attend, MaskExcludesCells) {
   }
 }
 
+TEST(Attend, BiasOfEachHeadAndKey) {
+  Random random(11);
+  for (const int heads : {1, 3, 4, 7, 12}) {
+    Case c(heads, 96, 300, DType::f16, DType::f16, random);
+    const std::vector<int32_t> cells = some_cells(300, 0.6, random);
+    set_cells(c.args, cells);
+    std::vector<uint16_t> mask(300, 0);
+    for (int cell = 0; cell < 300; cell += 9) mask[cell] = kF16NegInf;
+    c.args.bias_stride = cells.size() + 5;
+    std::vector<float> bias = random.normals(heads * c.args.bias_stride);
+    for (size_t i = 0; i < bias.size(); i += 3) bias[i] = -std::numeric_limits<float>::infinity();
+    if (heads > 1) {  // a head that attends to nothing
+      std::fill_n(bias.begin(), c.args.bias_stride, -std::numeric_limits<float>::infinity());
+    }
+    c.args.bias = bias.data();
+    c.check("bias");
+    c.args.mask = mask.data();
+    c.check("bias and mask");
+  }
+}
+
+TEST(Attend, ZeroBiasChangesNoBit) {
+  Random random(12);
+  Case c(7, 128, 200, DType::f16, DType::f16, random);
+  c.check("none");
+  const std::vector<float> without = c.out;
+  const std::vector<float> bias(7 * 200, 0.0f);
+  c.args.bias = bias.data();
+  c.args.bias_stride = 200;
+  c.check("zero");
+  EXPECT_EQ(c.out, without);
+}
+
 TEST(Attend, AlibiSoftcapAndSinks) {
   Random random(5);
   for (const int heads : {1, 3, 4, 8, 12}) {

@@ -15,13 +15,17 @@ hata_kernel_test(kernel_score_test)
 hata_kernel_test(kernel_select_test)
 hata_kernel_test(kernel_attend_test)
 hata_kernel_test(kernel_alloc_test)
+hata_kernel_test(prefill_test)
+foreach(name IN ITEMS kernel_alloc_test prefill_test)
+  target_link_libraries(${name} PRIVATE hata_methods)
+endforeach()
 
 foreach(name IN ITEMS kernel_simd_test kernel_reference_test team_test)
   hata_test(${name} LIBS hata_cpu)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS unit)
 endforeach()
-set_tests_properties(team_test PROPERTIES LABELS "unit;threads")
+set_tests_properties(team_test prefill_test.avx2 PROPERTIES LABELS "unit;threads")
 
 # No inline function of a shared header may be compiled with an instruction set's flags: the linker
 # could take that copy for generic code. Sanitizers add symbols of their own.

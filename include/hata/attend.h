@@ -34,7 +34,9 @@ void attend_begin(const Partial& out, int heads, int head_dim);
 /// Folds `count` keys of one KV head into `out`, for the `heads` query heads that read it.
 /// q: [heads] rows, q_stride floats apart. cells: the keys' cells (ascending), or nullptr for
 /// first_cell, first_cell + 1, ... mask: f16 per cell of the cache (index: the cell), nullptr for
-/// none; cells whose mask is -inf take no part. slopes: [heads] ALiBi slopes.
+/// none; cells whose mask is -inf take no part. slopes: [heads] ALiBi slopes. bias: added to the
+/// logit of head h and the j-th key, bias[h * bias_stride + j], nullptr for none; -inf: not for
+/// this head.
 struct AttendArgs {
   int heads;
   int head_dim;
@@ -50,6 +52,8 @@ struct AttendArgs {
   const float* slopes;
   AttendParams params;
   float* scratch;  ///< [heads][attend_scratch(count)] floats, 64-byte aligned
+  const float* bias = nullptr;
+  size_t bias_stride = 0;
 };
 void attend(const AttendArgs& args, const Partial& out);
 

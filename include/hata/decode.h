@@ -3,19 +3,10 @@
 #pragma once
 
 #include <memory>
-#include <vector>
 
 #include "hata/selector.h"
 
 namespace hata {
-
-/// One layer of one cache: what is known of its cells, and what the method keeps of its keys.
-struct LayerCache {
-  LayerCache(const Selector& selector, int layer, const HeadShape& shape, int64_t n_cells)
-      : index(n_cells), store(selector.make_store(layer, shape, n_cells)) {}
-  CellIndex index;
-  std::unique_ptr<KeyStore> store;
-};
 
 /// When a row is sparse.
 struct SparseRule {

@@ -6,8 +6,8 @@
  *
  * Options are one text of `key=value` words, separated by blanks. Keys and their defaults:
  *
- *   method=hata          hata, hata-paper, exact, streaming, dense (our exact attention), or
- *                        ggml (hands off)
+ *   method=hata          a method and its parameters, as in quest:page=32 (docs/methods.md lists
+ *                        them; dense: our exact attention), or ggml (hands off)
  *   budget=512           keys a row attends to: a number, or a part of its valid keys (1.56%)
  *   dense-layers=2       the first layers attend to all keys
  *   min-ctx=1024         rows with fewer valid keys attend to all of them
@@ -15,7 +15,10 @@
  *                        min(32, budget / 2)
  *   lengths=on           key lengths in the score
  *   rbit=128 seed=1      bits of a code, and the seed of the random projection
- *   max-rows=8           batches with more rows of one sequence stream are left to ggml (prefill)
+ *   max-rows=8           batches with more rows of one sequence stream are prefill: all keys
+ *   prefill=on           our dense attention for them, too; off: they are left to ggml
+ *   observe=off          sum what the rows of a prefill look at: methods that evict (h2o, snapkv)
+ *                        need it, and it about doubles the attention of a prefill
  *   verify=off           check every code at every sparse step (slow)
  *   stats=off            print statistics at exit and on SIGUSR1
  *   quiet=off            no notes on what stays dense, and why
@@ -53,6 +56,16 @@ HATA_GGML_API void hata_ggml_reset_stats(void);
 
 /* Says that keys in these bytes of a cache were written past ggml's functions. */
 HATA_GGML_API void hata_ggml_invalidate(const void* begin, size_t bytes);
+
+/* For evaluation: `fn` is called after every attention step with a sparse row, with that step (a
+ * hata::Inspection of the same build, hata/inspect.h) and `user`. NULL: nobody looks, which is the
+ * default and costs nothing. Not while a graph is computed. */
+HATA_GGML_API void hata_ggml_set_inspector(void (*fn)(const void* step, void* user), void* user);
+
+/* The same after every batch of more than max-rows rows (a hata::PrefillInspection), for training.
+ * Needs prefill=on. */
+HATA_GGML_API void hata_ggml_set_prefill_inspector(void (*fn)(const void* step, void* user),
+                                                   void* user);
 
 #ifdef __cplusplus
 }

@@ -62,10 +62,10 @@ class KeyStore {
   virtual ~KeyStore() = default;
   virtual size_t bytes() const = 0;
 
-  /// Derives what is kept for these cells (ascending; cells of the index) from their keys, whose
-  /// view starts at cell 0 of the index. All threads of the team call it alike.
-  virtual void update(const CacheView& keys, std::span<const int32_t> cells,
-                      const Worker& worker) = 0;
+  /// Derives what is kept for these cells (ascending; cells of the index) from their keys and
+  /// values, whose views start at cell 0 of the index. All threads of the team call it alike.
+  virtual void update(const CacheView& keys, const CacheView& values,
+                      std::span<const int32_t> cells, const Worker& worker) = 0;
 
   /// Whether what is kept for the cell is what its key now gives (--verify).
   virtual bool matches(const CacheView& keys, int64_t cell) const = 0;

@@ -56,19 +56,47 @@ struct RowPlan {
   int64_t budget = 0;  ///< keys to choose; 0: attend to all valid keys
 };
 
-/// The chosen cells of each row and KV head, ascending, as cells of the view. Reuses its memory.
+/// The chosen cells of each row and KV head, ascending, as cells of the view; and, from methods
+/// that correct for what they left out, a bias and a blend. Reuses its memory.
 class Selection {
  public:
-  void reset(int n_rows, int n_kv_heads, int64_t capacity);
+  void reset(int n_rows, const HeadShape& shape, int64_t capacity);
+
   int32_t* data(int row, int head);
   void set_count(int row, int head, int64_t n);
   std::span<const int32_t> cells(int row, int head) const;
 
+  /// From now on each query head adds a bias of its own to the logit of each chosen key, -inf: this
+  /// head does not attend to it. One thread calls it, before any bias is written.
+  void use_bias();
+  bool has_bias() const { return has_bias_; }
+  /// Of the KV head's first query head, in the order of its cells; the next head's is capacity()
+  /// floats on.
+  float* bias(int row, int head);
+  const float* bias(int row, int head) const {
+    return const_cast<Selection*>(this)->bias(row, head);
+  }
+  int64_t capacity() const { return capacity_; }
+
+  /// From now on each result is share * attention + (1 - share) * mean. One thread calls it.
+  void use_blend();
+  bool has_blend() const { return has_blend_; }
+  float* share(int row, int head);  ///< [group]
+  float* mean(int row, int head);   ///< [head_dim]
+
  private:
-  int n_heads_ = 0;
+  int64_t list(int row, int head) const {
+    return static_cast<int64_t>(row) * shape_.n_kv_heads + head;
+  }
+
+  HeadShape shape_;
+  int64_t n_lists_ = 0;
   int64_t capacity_ = 0;
+  bool has_bias_ = false;
+  bool has_blend_ = false;
   std::vector<int32_t> cells_;
   std::vector<int64_t> counts_;
+  std::vector<float> bias_, shares_, means_;
 };
 
 /// Bytes a method read, and the time of its stages, summed over steps.
@@ -84,15 +112,20 @@ struct StageCounters {
   int64_t keys_valid = 0;     ///< per KV head
   int64_t sparse_rows = 0;
   int64_t dense_rows = 0;
+  int64_t unobserved_rows = 0;  ///< dense for want of AttentionTotals
 
   StageCounters& operator+=(const StageCounters& other);
 };
+
+struct LayerCache;
+class AttentionTotals;
 
 /// A way to choose keys. Immutable; what it keeps per layer is a KeyStore. One selector serves
 /// many caches and threads.
 class Selector {
  public:
   virtual ~Selector() = default;
+  /// The method's spec, as make_selector was given it.
   virtual std::string_view name() const = 0;
 
   /// False for dense attention: rows are never handed to select().
@@ -102,6 +135,9 @@ class Selector {
   virtual std::unique_ptr<KeyStore> make_store(int layer, const HeadShape& shape,
                                                int64_t n_cells) const = 0;
 
+  /// Whether it needs the layer's AttentionTotals (H2O, SnapKV); rows stay dense without them.
+  virtual bool needs_totals() const { return false; }
+
   /// Memory of its scratch data across the phases of one step, one per decoder.
   class Scratch {
    public:
@@ -109,12 +145,21 @@ class Selector {
   };
   virtual std::unique_ptr<Scratch> make_scratch() const = 0;
 
-  /// Fills `out` for the rows whose plan has a budget > 0 (budget < n_valid there). All threads of
-  /// the team call it alike; on return every thread may read `out`. Thread 0 adds its bytes and
-  /// times to `counters`.
-  virtual void select(const Step& step, std::span<const RowPlan> plans, const CellIndex& index,
-                      const KeyStore* store, Scratch& scratch, Selection& out,
-                      StageCounters& counters, const Worker& worker) const = 0;
+  /// Fills `out` for the rows whose plan has a budget > 0 (budget < n_valid there), with at most
+  /// that many cells. All threads of the team call it alike; on return every thread may read
+  /// `out`. Thread 0 adds its bytes and times to `counters`.
+  virtual void select(const Step& step, std::span<const RowPlan> plans, LayerCache& cache,
+                      Scratch& scratch, Selection& out, StageCounters& counters,
+                      const Worker& worker) const = 0;
+};
+
+/// One layer of one cache: what is known of its cells, and what the method keeps of its keys.
+struct LayerCache {
+  LayerCache(const Selector& selector, int layer, const HeadShape& shape, int64_t n_cells);
+  ~LayerCache();
+  CellIndex index;
+  std::unique_ptr<KeyStore> store;
+  std::unique_ptr<AttentionTotals> totals;  ///< where prefills are observed
 };
 
 /// The score rule of HATA and the keys that are always kept (both inside the budget).
@@ -123,12 +168,30 @@ struct HataOptions {
   bool lengths = true;  ///< key lengths in the score; false: the paper's order
   int sink = 1;         ///< first tokens of the row's sequence
   int recent = -1;      ///< last tokens; -1: min(32, budget / 2)
-  uint64_t seed = 1;    ///< of the random projection
+  uint64_t seed = 1;    ///< of all that is random
 };
 
-/// Throws Error (with the list of names) on an unknown method.
-/// Names: hata, hata-paper, exact, streaming, dense.
-std::shared_ptr<const Selector> make_selector(std::string_view method, const HataOptions& options);
+/// A parameter of a method: `key=value` in its spec.
+struct MethodParam {
+  std::string_view key;
+  std::string_view value;  ///< default; empty: as HataOptions says
+  std::string_view help;
+};
+
+struct MethodInfo {
+  std::string_view name;
+  std::string_view help;
+  std::span<const MethodParam> params;
+};
+
+/// All methods, HATA first.
+std::vector<MethodInfo> methods();
 std::vector<std::string> selector_names();
+/// A table of them and their parameters, as text.
+std::string methods_help();
+
+/// The method that `spec` names: `name[:key=value...]`, as in "quest:page=32". Throws Error on an
+/// unknown method or key (with the list of those there are) and on a bad value.
+std::shared_ptr<const Selector> make_selector(std::string_view spec, const HataOptions& options);
 
 }  // namespace hata

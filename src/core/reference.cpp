@@ -15,7 +15,12 @@ const std::byte* row_at(const void* x, size_t stride, int64_t v) {
   return static_cast<const std::byte*>(x) + static_cast<size_t>(v) * stride;
 }
 
-double logit(const AttendArgs& args, int h, int64_t cell) {
+int64_t cell_of(const AttendArgs& args, int64_t j) {
+  return args.cells != nullptr ? args.cells[j] : args.first_cell + j;
+}
+
+double logit(const AttendArgs& args, int h, int64_t j) {
+  const int64_t cell = cell_of(args, j);
   const std::byte* key = args.keys.row(cell, args.kv_head);
   const float* q = args.q + static_cast<size_t>(h) * args.q_stride;
   double dot = 0.0;
@@ -29,24 +34,28 @@ double logit(const AttendArgs& args, int h, int64_t cell) {
     const double slope = args.slopes != nullptr ? static_cast<double>(args.slopes[h]) : 1.0;
     result += slope * static_cast<double>(f16_to_f32(args.mask[cell]));
   }
+  if (args.bias != nullptr) {
+    result += static_cast<double>(args.bias[static_cast<size_t>(h) * args.bias_stride + j]);
+  }
   return result;
 }
 
 void attend_head(const AttendArgs& args, int h, const float* sinks,
-                 const std::vector<int64_t>& cells, double* out) {
+                 const std::vector<int64_t>& keys, double* out) {
   std::fill_n(out, args.head_dim, 0.0);
-  if (cells.empty()) return;
+  if (keys.empty()) return;
   std::vector<double> weights;
-  for (const int64_t cell : cells) weights.push_back(logit(args, h, cell));
+  for (const int64_t j : keys) weights.push_back(logit(args, h, j));
   double max = *std::max_element(weights.begin(), weights.end());
   if (sinks != nullptr) max = std::max(max, static_cast<double>(sinks[h]));
+  if (std::isinf(max)) return;
 
   double sum = sinks != nullptr ? std::exp(static_cast<double>(sinks[h]) - max) : 0.0;
   for (double& weight : weights) sum += weight = std::exp(weight - max);
-  for (size_t j = 0; j < cells.size(); ++j) {
-    const std::byte* value = args.values.row(cells[j], args.kv_head);
+  for (size_t n = 0; n < keys.size(); ++n) {
+    const std::byte* value = args.values.row(cell_of(args, keys[n]), args.kv_head);
     for (int i = 0; i < args.head_dim; ++i) {
-      out[i] += weights[j] / sum * static_cast<double>(element(value, args.values.type, i));
+      out[i] += weights[n] / sum * static_cast<double>(element(value, args.values.type, i));
     }
   }
 }
@@ -146,13 +155,12 @@ std::vector<int32_t> select(const int16_t* scores, const uint64_t* valid, int64_
 }
 
 void attend(const AttendArgs& args, const float* sinks, double* out) {
-  std::vector<int64_t> cells;
+  std::vector<int64_t> keys;
   for (int64_t j = 0; j < args.count; ++j) {
-    const int64_t cell = args.cells != nullptr ? args.cells[j] : args.first_cell + j;
-    if (args.mask == nullptr || args.mask[cell] != kF16NegInf) cells.push_back(cell);
+    if (args.mask == nullptr || args.mask[cell_of(args, j)] != kF16NegInf) keys.push_back(j);
   }
   for (int h = 0; h < args.heads; ++h) {
-    attend_head(args, h, sinks, cells, out + static_cast<size_t>(h) * args.head_dim);
+    attend_head(args, h, sinks, keys, out + static_cast<size_t>(h) * args.head_dim);
   }
 }
 

@@ -4,46 +4,15 @@
 // pass), softmax against the running maximum, weighted values (V pass). The K pass prefetches the
 // block's values, the V pass the next block's keys, so that reading never waits for arithmetic.
 
+#include "cpu/math_impl.h"
+
 namespace hata::cpu::HATA_ISA {
 namespace {
 
 constexpr int kBlock = 64;  // keys
-constexpr float kLowest = -__builtin_inff();
-constexpr uint16_t kNegInf16 = 0xfc00;
 
 /// Keys whose logits one vector holds: lane h * R + r is head h and key r.
 constexpr int rows_a_vector(int heads) { return kLanes / heads; }
-
-/// e^x - 1 = scale * p + (scale - 1) with p = e^r - 1 of a small r; relative error below 2^-22.
-struct ExpParts {
-  F32 scale, p;
-};
-
-/// For x in [-87, 0].
-inline ExpParts exp_parts(F32 x) {
-  const F32 n = round(x * F32::all(1.44269504f));
-  const F32 r = muladd(n, F32::all(2.12194440e-4f), muladd(n, F32::all(-0.693359375f), x));
-  F32 p = F32::all(1.0f / 5040);
-  p = muladd(p, r, F32::all(1.0f / 720));
-  p = muladd(p, r, F32::all(1.0f / 120));
-  p = muladd(p, r, F32::all(1.0f / 24));
-  p = muladd(p, r, F32::all(1.0f / 6));
-  p = muladd(p, r, F32::all(0.5f));
-  return {scale2(F32::all(1.0f), n), muladd(p, r * r, r)};
-}
-
-/// e^x for x <= 0; 0 below -87.
-inline F32 exp_negative(F32 x) {
-  const F32 limit = F32::all(-87.0f);
-  const ExpParts e = exp_parts(max(x, limit));
-  return where_at_least(x, limit, muladd(e.scale, e.p, e.scale));
-}
-
-inline F32 tanh(F32 x) {
-  const ExpParts e = exp_parts(max(abs(x) * F32::all(-2.0f), F32::all(-87.0f)));
-  const F32 expm1 = muladd(e.scale, e.p, e.scale - F32::all(1.0f));
-  return copysign(expm1 / (expm1 + F32::all(2.0f)), x);
-}
 
 /// The keys of one block that take part, with their values. What a mask excludes may hold anything
 /// and is not read.
@@ -52,6 +21,7 @@ struct Block {
   const char* keys[kBlock + kLanes];  // padded with the last one
   const char* values[kBlock + kLanes];
   float bias[kBlock + kLanes];  // the mask; -inf in the padding
+  int64_t at[kBlock + kLanes];  // which of the call's keys it is; in the padding, the last one
 };
 
 /// Takes up to kBlock of the next keys, from `next` on, that the mask does not exclude.
@@ -66,6 +36,7 @@ inline void fill_block(const AttendArgs& args, int64_t& next, Block& block) {
     if (args.mask != nullptr && args.mask[cell] == kNegInf16) continue;
     block.keys[n] = keys + static_cast<size_t>(cell) * args.keys.cell_stride;
     block.values[n] = values + static_cast<size_t>(cell) * args.values.cell_stride;
+    block.at[n] = next;
     block.bias[n++] = args.mask != nullptr ? half_to_float(args.mask[cell]) : 0.0f;
   }
   block.n = n;
@@ -73,6 +44,7 @@ inline void fill_block(const AttendArgs& args, int64_t& next, Block& block) {
     block.keys[j] = block.keys[n - 1];
     block.values[j] = block.values[n - 1];
     block.bias[j] = kLowest;
+    block.at[j] = block.at[n - 1];
   }
 }
 
@@ -133,6 +105,19 @@ inline void dot_products(const Heads<H>& heads, const Block& block, bool prefetc
   }
 }
 
+/// The heads' own biases of the keys from j on, in lanes as their logits.
+template <int H>
+inline F32 own_bias(const Heads<H>& heads, const Block& block, int j) {
+  constexpr int R = Heads<H>::kRows;
+  float lanes[kLanes] = {};
+  for (int h = 0; h < H; ++h) {
+    const float* bias =
+        heads.args.bias + static_cast<size_t>(heads.first + h) * heads.args.bias_stride;
+    for (int r = 0; r < R; ++r) lanes[h * R + r] = bias[block.at[j + r]];
+  }
+  return F32::load(lanes);
+}
+
 /// Turns q.k into logits and returns their maximum per lane.
 template <int H>
 inline F32 finish_logits(const Heads<H>& heads, const Block& block, float* logits) {
@@ -146,6 +131,7 @@ inline F32 finish_logits(const Heads<H>& heads, const Block& block, float* logit
     F32 x = F32::load(logits) * scale;
     if (params.softcap > 0.0f) x = cap * tanh(x / cap);
     x = muladd(slope, repeat<Heads<H>::kRows>(block.bias + j), x);
+    if (heads.args.bias != nullptr) x = x + own_bias(heads, block, j);
     x.store(logits);
     top = max(top, x);
   }

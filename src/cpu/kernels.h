@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cpu/prefill.h"
+#include "cpu/rank.h"
 #include "hata/attend.h"
 #include "hata/simd.h"
 #include "hata/types.h"
@@ -62,6 +64,13 @@ struct Kernels {
   void (*keep)(int threshold, int64_t ties, Candidates& candidates);
 
   void (*attend)(const AttendArgs& args, const Partial& out);
+  void (*prefill)(const PrefillArgs& args, const Partial& out);
+
+  void (*to_floats)(const void* row, DType type, int n, float* out);
+  void (*channel_dots)(const ChannelArgs& args);
+  uint64_t (*floats_above)(const float* x, float threshold);
+  float (*exp_all)(float* x, int64_t n, float max);
+  void (*count_equal)(const uint16_t* hashes, uint16_t hash, int64_t n, uint16_t* counts);
 };
 
 extern const Kernels kScalarKernels;

@@ -7,14 +7,18 @@
 // The stages over these vectors.
 #include "cpu/attend_impl.h"
 #include "cpu/encode_impl.h"
+#include "cpu/prefill_impl.h"
+#include "cpu/rank_impl.h"
 #include "cpu/score_impl.h"
 #include "cpu/select_impl.h"
 
 namespace hata::cpu {
 
 const Kernels kScalarKernels = {
-    SimdLevel::scalar, scalar::encode,      scalar::key_norms, scalar::dots,   scalar::score,
-    scalar::collect,   scalar::count_above, scalar::keep,      scalar::attend,
+    SimdLevel::scalar,    scalar::encode,  scalar::key_norms,   scalar::dots,
+    scalar::score,        scalar::collect, scalar::count_above, scalar::keep,
+    scalar::attend,       scalar::prefill, scalar::to_floats,   scalar::channel_dots,
+    scalar::floats_above, scalar::exp_all, scalar::count_equal,
 };
 
 }  // namespace hata::cpu

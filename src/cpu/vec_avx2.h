@@ -42,6 +42,15 @@ inline F32 scale2(F32 a, F32 n) {
 inline F32 where_at_least(F32 x, F32 limit, F32 a) {
   return {_mm256_and_ps(_mm256_cmp_ps(x.v, limit.v, _CMP_GE_OQ), a.v)};
 }
+/// `a` where x >= limit, else b.
+inline F32 choose_at_least(F32 x, F32 limit, F32 a, F32 b) {
+  return {_mm256_blendv_ps(b.v, a.v, _mm256_cmp_ps(x.v, limit.v, _CMP_GE_OQ))};
+}
+inline float max_lane(F32 a) {
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
 inline F32 abs(F32 a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
 inline F32 copysign(F32 a, F32 sign) {
   const __m256 bit = _mm256_set1_ps(-0.0f);
@@ -69,6 +78,26 @@ inline F32 sum_each(const F32 (&a)[kLanes]) {
   return {_mm256_add_ps(_mm256_permute2f128_ps(a03, a47, 0x20),
                         _mm256_permute2f128_ps(a03, a47, 0x31))};
 }
+/// Rows become columns: lane l of a[i] and lane i of a[l] change places.
+inline void transpose(F32 (&a)[kLanes]) {
+  __m256 b[kLanes];
+  for (int i = 0; i < kLanes; i += 2) {  // pairs of rows, within 128 bits
+    b[i] = _mm256_unpacklo_ps(a[i].v, a[i + 1].v);
+    b[i + 1] = _mm256_unpackhi_ps(a[i].v, a[i + 1].v);
+  }
+  __m256 c[kLanes];
+  for (int i = 0; i < kLanes; i += 4) {  // four rows: c[i + j] has column 4 q + j in 128-bit lane q
+    for (int half = 0; half < 2; ++half) {
+      const __m256d x = _mm256_castps_pd(b[i + half]), y = _mm256_castps_pd(b[i + half + 2]);
+      c[i + 2 * half] = _mm256_castpd_ps(_mm256_unpacklo_pd(x, y));
+      c[i + 2 * half + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(x, y));
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    a[j].v = _mm256_permute2f128_ps(c[j], c[4 + j], 0x20);
+    a[4 + j].v = _mm256_permute2f128_ps(c[j], c[4 + j], 0x31);
+  }
+}
 inline float half_to_float(uint16_t half) { return _cvtsh_ss(half); }
 
 // encode: this many vectors of bits times this many keys are in registers.
@@ -76,6 +105,9 @@ constexpr int kEncodeBits = 4;
 constexpr int kEncodeKeys = 3;
 // attend: vectors of a value's elements per query head in registers.
 constexpr int kValueVecs = 2;
+// prefill: this many query vectors times this many vectors of keys (or of values) in registers.
+constexpr int kBlockRows = 6;
+constexpr int kBlockVecs = 2;
 
 // score: keys a step.
 constexpr int kScoreKeys = 16;

@@ -39,6 +39,11 @@ inline F32 scale2(F32 a, F32 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 inline F32 where_at_least(F32 x, F32 limit, F32 a) {
   return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GE_OQ), a.v)};
 }
+/// `a` where x >= limit, else b.
+inline F32 choose_at_least(F32 x, F32 limit, F32 a, F32 b) {
+  return {_mm512_mask_mov_ps(b.v, _mm512_cmp_ps_mask(x.v, limit.v, _CMP_GE_OQ), a.v)};
+}
+inline float max_lane(F32 a) { return _mm512_reduce_max_ps(a.v); }
 inline F32 abs(F32 a) { return {_mm512_abs_ps(a.v)}; }
 inline F32 copysign(F32 a, F32 sign) {
   const __m512 bit = _mm512_set1_ps(-0.0f);
@@ -71,6 +76,32 @@ inline F32 sum_each(const F32 (&a)[kLanes]) {
   };
   return {halves(halves(quad[0], quad[1]), halves(quad[2], quad[3]))};
 }
+/// Rows become columns: lane l of a[i] and lane i of a[l] change places.
+inline void transpose(F32 (&a)[kLanes]) {
+  __m512 b[kLanes];
+  for (int i = 0; i < kLanes; i += 2) {  // pairs of rows, within 128 bits
+    b[i] = _mm512_unpacklo_ps(a[i].v, a[i + 1].v);
+    b[i + 1] = _mm512_unpackhi_ps(a[i].v, a[i + 1].v);
+  }
+  __m512 c[kLanes];
+  for (int i = 0; i < kLanes; i += 4) {  // four rows: c[i + j] has column 4 q + j in 128-bit lane q
+    for (int half = 0; half < 2; ++half) {
+      const __m512d x = _mm512_castps_pd(b[i + half]), y = _mm512_castps_pd(b[i + half + 2]);
+      c[i + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+      c[i + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+    }
+  }
+  for (int j = 0; j < 4; ++j) {  // 128-bit lanes
+    const __m512 even01 = _mm512_shuffle_f32x4(c[j], c[4 + j], 0x88);
+    const __m512 odd01 = _mm512_shuffle_f32x4(c[j], c[4 + j], 0xdd);
+    const __m512 even23 = _mm512_shuffle_f32x4(c[8 + j], c[12 + j], 0x88);
+    const __m512 odd23 = _mm512_shuffle_f32x4(c[8 + j], c[12 + j], 0xdd);
+    a[j].v = _mm512_shuffle_f32x4(even01, even23, 0x88);
+    a[4 + j].v = _mm512_shuffle_f32x4(odd01, odd23, 0x88);
+    a[8 + j].v = _mm512_shuffle_f32x4(even01, even23, 0xdd);
+    a[12 + j].v = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
+  }
+}
 inline float half_to_float(uint16_t half) { return _cvtsh_ss(half); }
 
 // encode: this many vectors of bits times this many keys are in registers.
@@ -78,6 +109,9 @@ constexpr int kEncodeBits = 4;
 constexpr int kEncodeKeys = 6;
 // attend: vectors of a value's elements per query head in registers.
 constexpr int kValueVecs = 4;
+// prefill: this many query vectors times this many vectors of keys (or of values) in registers.
+constexpr int kBlockRows = 6;
+constexpr int kBlockVecs = 4;
 
 // score: keys a step.
 constexpr int kScoreKeys = 32;

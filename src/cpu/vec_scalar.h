@@ -66,6 +66,15 @@ inline F32 scale2(F32 a, F32 n) {
 inline F32 where_at_least(F32 x, F32 limit, F32 a) {
   return F32::each([&](int l) { return x.v[l] >= limit.v[l] ? a.v[l] : 0.0f; });
 }
+/// `a` where x >= limit, else b.
+inline F32 choose_at_least(F32 x, F32 limit, F32 a, F32 b) {
+  return F32::each([&](int l) { return x.v[l] >= limit.v[l] ? a.v[l] : b.v[l]; });
+}
+inline float max_lane(F32 a) {
+  float m = a.v[0];
+  for (int l = 1; l < kLanes; ++l) m = a.v[l] > m ? a.v[l] : m;
+  return m;
+}
 inline F32 abs(F32 a) {
   return F32::each([&](int l) { return std::fabs(a.v[l]); });
 }
@@ -87,6 +96,12 @@ F32 repeat(const float* p) {
 inline F32 sum_each(const F32 (&a)[kLanes]) {
   return F32::each([&](int l) { return (a[l].v[0] + a[l].v[2]) + (a[l].v[1] + a[l].v[3]); });
 }
+/// Rows become columns: lane l of a[i] and lane i of a[l] change places.
+inline void transpose(F32 (&a)[kLanes]) {
+  F32 columns[kLanes];
+  for (int i = 0; i < kLanes; ++i) columns[i] = F32::each([&](int l) { return a[l].v[i]; });
+  for (int i = 0; i < kLanes; ++i) a[i] = columns[i];
+}
 
 inline float half_to_float(uint16_t half) { return f16_to_f32(half); }
 
@@ -95,6 +110,9 @@ constexpr int kEncodeBits = 2;
 constexpr int kEncodeKeys = 2;
 // attend: vectors of a value's elements per query head in registers.
 constexpr int kValueVecs = 2;
+// prefill: this many query vectors times this many vectors of keys (or of values) in registers.
+constexpr int kBlockRows = 2;
+constexpr int kBlockVecs = 2;
 
 // score: keys a step (two, as their lengths share a byte).
 constexpr int kScoreKeys = 2;

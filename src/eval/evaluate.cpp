@@ -3,11 +3,16 @@
 #include <algorithm>
 #include <chrono>
 
+#include "hata/types.h"
+
 namespace hata::eval {
 
-Answer ask(Session& session, const Question& question, bool to_the_end) {
+Answer ask(Session& session, const Query& question, bool to_the_end) {
   using Clock = std::chrono::steady_clock;
   const int64_t document = session.size();
+  if (question.scoring != Scoring::tokens) {
+    throw Error("task '" + question.task + "' is not asked token by token");
+  }
   const auto asked_last = std::find(question.is_answer.rbegin(), question.is_answer.rend(), true);
   const auto n_steps = static_cast<size_t>(question.is_answer.rend() - asked_last) - 1;
   Answer answer{.right = true};

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "eval/sample.h"
 #include "eval/session.h"
-#include "eval/tasks.h"
 
 namespace hata::eval {
 
@@ -20,6 +20,6 @@ struct Answer {
 /// Greedy: an answer is right where every asked token is the likeliest one. The expected token is
 /// what the next step gets (up to the first wrong token, this is what was generated).
 /// `to_the_end`: also go on after a wrong token.
-Answer ask(Session& session, const Question& question, bool to_the_end);
+Answer ask(Session& session, const Query& question, bool to_the_end);
 
 }  // namespace hata::eval

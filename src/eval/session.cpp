@@ -135,6 +135,11 @@ Token Session::decode(Token token) {
   return next_;
 }
 
+std::span<const float> Session::logits() const {
+  return {llama_get_logits_ith(context_.get(), -1),
+          static_cast<size_t>(llama_vocab_n_tokens(model_.vocab()))};
+}
+
 void Session::truncate(int64_t n) {
   if (!llama_memory_seq_rm(llama_get_memory(context_.get()), 0, static_cast<llama_pos>(n), -1)) {
     throw Error(model_.path() + ": this model's memory cannot go back to an earlier token");

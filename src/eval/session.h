@@ -58,6 +58,10 @@ class Session {
   Token decode(Token token);
   /// The likeliest token after the last one appended.
   Token next() const { return next_; }
+  /// Whether the model ends its text with this token.
+  bool ends(Token token) const { return llama_vocab_is_eog(model_.vocab(), token); }
+  /// Of the next token, after the last one appended; [vocabulary].
+  std::span<const float> logits() const;
   /// Forgets all but the first n tokens.
   void truncate(int64_t n);
 

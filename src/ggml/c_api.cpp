@@ -77,3 +77,11 @@ void hata_ggml_reset_stats() { Host::get().reset_stats(); }
 void hata_ggml_invalidate(const void* begin, size_t bytes) {
   Host::get().caches().written(hata::host::Range::of(begin, bytes));
 }
+
+void hata_ggml_set_inspector(void (*fn)(const void* step, void* user), void* user) {
+  Host::get().set_inspector({fn, user});
+}
+
+void hata_ggml_set_prefill_inspector(void (*fn)(const void* step, void* user), void* user) {
+  Host::get().set_prefill_inspector({fn, user});
+}

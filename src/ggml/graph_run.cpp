@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <string>
 
+#include "hata/inspect.h"
+#include "methods/totals.h"
+
 namespace hata::host {
 
 GraphRun::GraphRun(std::shared_ptr<const Config> config, const Shared& shared)
@@ -32,6 +35,8 @@ void GraphRun::end() {
 
 void GraphRun::reset_counters() {
   decoder_.reset_counters();
+  unobserved_rows_ = 0;
+  prefill_.reset_counters();
   sparse_steps_ = dense_steps_ = 0;
 }
 
@@ -78,7 +83,7 @@ Reason GraphRun::qualifies(ggml_tensor* node, Attention& attention) const {
 
 std::shared_ptr<Cache> GraphRun::cache_for(const Attention& attention) {
   const Selector& selector = *config_->selector;
-  if (!selector.sparse() || attention.layer < config_->options.dense_layers) return nullptr;
+  if (is_dense(attention) && !config_->options.observe) return nullptr;
   auto cache = shared_.caches.get(selector, config_->generation, attention,
                                   shared_.real.ggml_nbytes(attention.cache));
   if (!config_->options.verify || cache->data.store == nullptr) {
@@ -87,28 +92,44 @@ std::shared_ptr<Cache> GraphRun::cache_for(const Attention& attention) {
     cache->hashes = std::make_unique<KeyHashes>(cache->n_cells());
     cache->data.index.changed(0, cache->n_cells());
   }
+  if (config_->options.observe && cache->data.totals == nullptr) {
+    cache->data.totals = std::make_unique<AttentionTotals>(cache->shape, cache->n_cells());
+  }
   return cache;
 }
 
 void GraphRun::take_over() {
   for (Candidate& c : candidates_) {
-    Reason reason = Reason::none;
-    if (c.attention.n_rows > config_->options.max_rows) {
-      reason = Reason::prefill;
-    } else if (c.cache != nullptr && c.cache->graph == number_) {
-      if (c.cache->rows_unknown) reason = Reason::computed_rows;
-      if (c.cache->last_write > c.node) reason = Reason::written_after;
-    }
+    const Reason reason = in_the_way(c);
     if (reason != Reason::none) {
       shared_.reasons.add(reason);
       continue;
     }
     Task& task = next_task();
     task.attention = c.attention;
+    task.prefill = is_prefill(c.attention);
     task.cache = std::move(c.cache);
     prepare(task);
     task.call.put_into(c.attention.node);
   }
+}
+
+bool GraphRun::is_prefill(const Attention& attention) const {
+  return attention.n_rows > config_->options.max_rows;
+}
+
+bool GraphRun::is_dense(const Attention& attention) const {
+  return !config_->selector->sparse() || attention.layer < config_->options.dense_layers;
+}
+
+// A prefill needs no codes, so that nothing else is in its way.
+Reason GraphRun::in_the_way(const Candidate& c) const {
+  if (is_prefill(c.attention)) {
+    return config_->options.prefill && Prefill::fast() ? Reason::none : Reason::prefill;
+  }
+  if (c.cache == nullptr || c.cache->graph != number_) return Reason::none;
+  if (c.cache->last_write > c.node) return Reason::written_after;
+  return c.cache->rows_unknown ? Reason::computed_rows : Reason::none;
 }
 
 GraphRun::Task& GraphRun::next_task() {
@@ -131,14 +152,28 @@ void GraphRun::prepare(Task& task) {
 void GraphRun::run_node(ggml_tensor*, int ith, int nth, void* user) {
   Task& task = *static_cast<Task*>(user);
   const Worker worker{.ith = ith, .nth = nth, .team = &task.run.team_};
-  for (const Step& step : task.steps) task.run.run_step(task, step, worker);
+  for (const Step& step : task.steps) {
+    if (task.prefill) {
+      task.run.prefill_.step(step, worker);
+      if (LayerCache* cache = task.cache ? &task.cache->data : nullptr; cache && cache->totals) {
+        cache->totals->observe(step, cache->index, worker);
+      }
+      if (worker.ith == 0) task.run.inspect_prefill(task, step);
+    } else {
+      task.run.run_step(task, step, worker);
+    }
+  }
 }
 
 void GraphRun::run_step(Task& task, const Step& step, const Worker& worker) {
-  Cache* cache = task.cache.get();
+  Cache* cache = is_dense(task.attention) ? nullptr : task.cache.get();
   const bool verify = cache != nullptr && cache->hashes != nullptr;
   if (verify) verifier_.before(step, cache->data.index, worker);
   decoder_.step(step, cache != nullptr ? &cache->data : nullptr, config_->options.rule, worker);
+  if (worker.ith == 0 && decoder_.counters().unobserved_rows > unobserved_rows_) {
+    unobserved_rows_ = decoder_.counters().unobserved_rows;
+    shared_.reasons.add(Reason::unobserved);
+  }
   const auto plans = decoder_.plans();
   const bool sparse =
       std::any_of(plans.begin(), plans.end(), [](const RowPlan& plan) { return plan.budget > 0; });
@@ -147,7 +182,23 @@ void GraphRun::run_step(Task& task, const Step& step, const Worker& worker) {
     verifier_.after(step, plans, *cache->data.store, cache->view(), cache->row_bytes,
                     *cache->hashes, worker);
   }
+  if (sparse && worker.ith == 0 && shared_.inspector.fn != nullptr) inspect(task, step);
   worker.barrier();  // the next step reuses what this one has filled
+}
+
+void GraphRun::inspect(const Task& task, const Step& step) const {
+  const Inspection seen{.layer = task.attention.layer,
+                        .step = step,
+                        .plans = decoder_.plans(),
+                        .selection = decoder_.selection(),
+                        .index = task.cache->data.index};
+  shared_.inspector.fn(&seen, shared_.inspector.user);
+}
+
+void GraphRun::inspect_prefill(const Task& task, const Step& step) const {
+  if (shared_.prefill_inspector.fn == nullptr) return;
+  const PrefillInspection seen{.layer = task.attention.layer, .step = step};
+  shared_.prefill_inspector.fn(&seen, shared_.prefill_inspector.user);
 }
 
 }  // namespace hata::host

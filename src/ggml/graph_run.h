@@ -11,6 +11,7 @@
 #include "ggml/gate.h"
 #include "ggml/options.h"
 #include "ggml/reasons.h"
+#include "methods/prefill.h"
 
 namespace hata::host {
 
@@ -21,12 +22,20 @@ struct Config {
   uint64_t generation = 0;                   ///< changes where stores must be made anew
 };
 
+/// Who looks at what sparse steps choose (include/hata/inspect.h); nobody where fn is nullptr.
+struct InspectorCall {
+  void (*fn)(const void* step, void* user) = nullptr;
+  void* user = nullptr;
+};
+
 /// What the graphs of a process share.
 struct Shared {
   const Real& real;
   const Ops& ops;
   Caches& caches;
   Reasons& reasons;
+  const InspectorCall& inspector;
+  const InspectorCall& prefill_inspector;
 };
 
 /// Kept from graph to graph, so that the steady state allocates nothing; used by one at a time.
@@ -45,9 +54,16 @@ class GraphRun {
   int64_t dense_steps() const { return dense_steps_; }
   VerifyCounts take_verify_counts() { return verifier_.take_counts(); }
   const StageCounters& counters() const { return decoder_.counters(); }
+  const PrefillCounters& prefill_counters() const { return prefill_.counters(); }
   void reset_counters();
 
  private:
+  struct Candidate {
+    Attention attention;
+    std::shared_ptr<Cache> cache;
+    int node;
+  };
+
   /// An attention node taken over.
   struct Task {
     explicit Task(GraphRun& owner);
@@ -55,29 +71,30 @@ class GraphRun {
     GraphRun& run;
     CustomCall call;
     Attention attention;
-    std::shared_ptr<Cache> cache;  ///< nullptr: a dense layer
+    std::shared_ptr<Cache> cache;  ///< may be nullptr where the layer stays dense
+    bool prefill = false;          ///< more than max_rows rows: dense, by its own kernel
     std::vector<Row> rows;         ///< [stream][row]
     std::vector<Step> steps;       ///< [stream]
   };
 
   void find_attention(ggml_tensor** nodes, int n_nodes);
   void take_over();
+  bool is_prefill(const Attention& attention) const;
+  bool is_dense(const Attention& attention) const;
+  Reason in_the_way(const Candidate& candidate) const;
   Reason qualifies(ggml_tensor* node, Attention& attention) const;
   std::shared_ptr<Cache> cache_for(const Attention& attention);
   Task& next_task();
   void prepare(Task& task);
   void run_step(Task& task, const Step& step, const Worker& worker);
+  void inspect(const Task& task, const Step& step) const;
+  void inspect_prefill(const Task& task, const Step& step) const;
   static void run_node(ggml_tensor* node, int ith, int nth, void* task);
-
-  struct Candidate {
-    Attention attention;
-    std::shared_ptr<Cache> cache;
-    int node;
-  };
 
   std::shared_ptr<const Config> config_;
   Shared shared_;
   Decoder decoder_;
+  Prefill prefill_;
   TeamState team_;
   Verifier verifier_;
   std::vector<Candidate> candidates_;
@@ -86,6 +103,7 @@ class GraphRun {
   uint64_t number_ = 0;
   int64_t sparse_steps_ = 0;
   int64_t dense_steps_ = 0;
+  int64_t unobserved_rows_ = 0;  ///< of the decoder's, those that were told
 };
 
 }  // namespace hata::host

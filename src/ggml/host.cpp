@@ -201,14 +201,19 @@ std::unique_ptr<GraphRun> Host::take_run(const Gate& gate,
       return run;
     }
   }
-  return std::make_unique<GraphRun>(
-      config, Shared{.real = *gate.real, .ops = gate.ops, .caches = caches_, .reasons = reasons_});
+  return std::make_unique<GraphRun>(config, Shared{.real = *gate.real,
+                                                   .ops = gate.ops,
+                                                   .caches = caches_,
+                                                   .reasons = reasons_,
+                                                   .inspector = inspector_,
+                                                   .prefill_inspector = prefill_inspector_});
 }
 
 void Host::give_back(std::unique_ptr<GraphRun> run) {
   const VerifyCounts found = run->take_verify_counts();
   const std::lock_guard lock(mutex_);
   totals_.stages += run->counters();
+  totals_.prefill += run->prefill_counters();
   totals_.sparse_steps += run->sparse_steps();
   totals_.dense_steps += run->dense_steps();
   totals_.verify += found;

@@ -38,6 +38,8 @@ class Host {
   /// Empty where there is nothing to tell (a program without ggml, or without the option stats).
   std::string stats_text();
   void reset_stats();
+  void set_inspector(const InspectorCall& inspector) { inspector_ = inspector; }
+  void set_prefill_inspector(const InspectorCall& inspector) { prefill_inspector_ = inspector; }
 
  private:
   /// The self-test's result.
@@ -76,6 +78,7 @@ class Host {
 
   Caches caches_;
   Reasons reasons_;
+  InspectorCall inspector_, prefill_inspector_;
 };
 
 }  // namespace hata::host

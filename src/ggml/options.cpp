@@ -35,13 +35,14 @@ int parse_rbit(std::string_view key, std::string_view value) {
 }
 
 std::string parse_method(std::string_view value) {
-  const auto names = selector_names();
-  if (value == "ggml" || std::find(names.begin(), names.end(), value) != names.end()) {
+  if (value == "ggml") return "ggml";
+  try {
+    (void)make_selector(value, {});
     return std::string(value);
+  } catch (const Error& error) {
+    throw Error("option method=" + std::string(value) + ": " + error.what() +
+                "; or ggml (hands off)");
   }
-  std::string want = "one of ggml";
-  for (const std::string& name : names) want += ", " + name;
-  bad_value("method", value, want);
 }
 
 constexpr int64_t kMaxCells = int64_t{1} << 31;
@@ -73,6 +74,8 @@ constexpr Key kKeys[] = {
      }},
     {"max-rows",
      [](Options& o, auto key, auto value) { o.max_rows = parse_int(key, value, 1, 64); }},
+    {"prefill", [](Options& o, auto key, auto value) { o.prefill = parse_switch(key, value); }},
+    {"observe", [](Options& o, auto key, auto value) { o.observe = parse_switch(key, value); }},
     {"verify", [](Options& o, auto key, auto value) { o.verify = parse_switch(key, value); }},
     {"stats", [](Options& o, auto key, auto value) { o.stats = parse_switch(key, value); }},
     {"quiet", [](Options& o, auto key, auto value) { o.quiet = parse_switch(key, value); }},

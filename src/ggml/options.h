@@ -15,6 +15,8 @@ struct Options {
   SparseRule rule;
   int64_t dense_layers = 2;
   int64_t max_rows = 8;
+  bool prefill = true;
+  bool observe = false;
   bool verify = false;
   bool stats = false;
   bool quiet = false;

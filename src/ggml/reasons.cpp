@@ -28,6 +28,9 @@ constexpr Text kTexts[] = {
     {"written_after", "layers whose keys are written after the attention stay dense"},
     {"computed_rows", "layers whose cache rows are computed in the graph stay dense"},
     {"memory", "no memory for the codes, so the layer stays dense"},
+    {"unobserved",
+     "rows whose prompt was not observed stay dense: this method needs observe=on before the "
+     "prompt"},
 };
 static_assert(std::size(kTexts) == static_cast<size_t>(Reason::count));
 

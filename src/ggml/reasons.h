@@ -28,6 +28,7 @@ enum class Reason : uint8_t {
   written_after,
   computed_rows,
   memory,
+  unobserved,
   count
 };
 

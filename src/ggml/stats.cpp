@@ -79,7 +79,8 @@ sem_t signal_seen;
 std::string to_json(const Stats& s) {
   const StageCounters& c = s.totals.stages;
   const VerifyCounts& v = s.totals.verify;
-  Object time, bytes, verify, left, all;
+  const PrefillCounters& p = s.totals.prefill;
+  Object time, bytes, prefill, verify, left, all;
   time.number("encode", c.encode_ns)
       .number("score", c.score_ns)
       .number("select", c.select_ns)
@@ -87,6 +88,7 @@ std::string to_json(const Stats& s) {
   bytes.number("choose", c.choose_bytes)
       .number("attend", c.attend_bytes)
       .number("dense", c.dense_bytes);
+  prefill.number("steps", p.steps).number("rows", p.rows).number("time_ns", p.ns);
   verify.flag("on", s.options.verify)
       .number("steps", v.steps)
       .number("cells", v.cells)
@@ -112,6 +114,7 @@ std::string to_json(const Stats& s) {
       .number("keys_valid", c.keys_valid)
       .raw("bytes", bytes.done())
       .raw("time_ns", time.done())
+      .raw("prefill", prefill.done())
       .number("caches", static_cast<int64_t>(s.caches))
       .number("code_bytes", static_cast<int64_t>(s.code_bytes))
       .number("peak_code_bytes", static_cast<int64_t>(s.peak_code_bytes))
@@ -135,6 +138,11 @@ std::string to_text(const Stats& s) {
                      ms(c.encode_ns) + ", score " + ms(c.score_ns) + ", select " + ms(c.select_ns) +
                      ", attend " + ms(c.attend_ns) + "; codes held " +
                      mib(static_cast<int64_t>(s.peak_code_bytes));
+  const PrefillCounters& p = s.totals.prefill;
+  if (p.steps > 0) {
+    text += "; prefill " + std::to_string(p.steps) + " steps (" + std::to_string(p.rows) +
+            " rows) in " + ms(p.ns);
+  }
   std::string left;
   for_each_reason(*s.reasons, [&](const std::string& name, int64_t n) {
     left += (left.empty() ? "; left to ggml: " : ", ") + name + " " + std::to_string(n);

@@ -9,12 +9,14 @@
 #include "ggml/reasons.h"
 #include "ggml/verify.h"
 #include "hata/selector.h"
+#include "methods/prefill.h"
 
 namespace hata::host {
 
 /// Sums over all graphs since the last reset.
 struct Totals {
   StageCounters stages;
+  PrefillCounters prefill;
   VerifyCounts verify;
   int64_t sparse_steps = 0;  ///< attention nodes (per stream) with a sparse row
   int64_t dense_steps = 0;   ///< attention nodes on our exact path

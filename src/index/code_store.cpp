@@ -65,7 +65,7 @@ void CodeStore::encode_run(const CacheView& keys, int head, int64_t cell, int64_
   for (int64_t i = 0; i < n; ++i) put_length(lengths, cell + i, run[static_cast<size_t>(i)]);
 }
 
-void CodeStore::update(const CacheView& keys, std::span<const int32_t> cells,
+void CodeStore::update(const CacheView& keys, const CacheView&, std::span<const int32_t> cells,
                        const Worker& worker) {
   const bool measure = with_lengths_ && !measured_;
   worker.barrier();  // all have read measured_

@@ -17,7 +17,8 @@ class CodeStore final : public KeyStore {
   CodeStore(Projection projection, const HeadShape& shape, int64_t n_cells, bool with_lengths);
 
   size_t bytes() const override;
-  void update(const CacheView& keys, std::span<const int32_t> cells, const Worker& worker) override;
+  void update(const CacheView& keys, const CacheView& values, std::span<const int32_t> cells,
+              const Worker& worker) override;
   bool matches(const CacheView& keys, int64_t cell) const override;
 
   const Projection& projection() const { return projection_; }

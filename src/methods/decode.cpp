@@ -5,6 +5,7 @@
 
 #include "methods/row_plan.h"
 #include "methods/stopwatch.h"
+#include "methods/totals.h"
 
 namespace hata {
 namespace {
@@ -16,6 +17,10 @@ constexpr int64_t kDenseChunk = 256;   // fewest cells per item
 constexpr int64_t kDenseChunks = 64;   // most items per row
 constexpr int64_t kHeadsApart = 4096;  // below this many cells, heads are items of their own
 constexpr int kFloatsPerLine = 16;
+
+bool is_observed(const Step& step, const LayerCache& cache, const RowPlan& plan) {
+  return cache.totals != nullptr && cache.totals->covers(step, cache.index, plan);
+}
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -41,6 +46,7 @@ struct Decoder::Impl {
   void plan_jobs(const Step& step);
   void attend_job(const Step& step, const Job& job, int thread);
   void finish(const Step& step, int row, int head);
+  void blend(const Step& step, int row, int head, float* out);
   void count(const Step& step, int64_t attend_ns);
 
   // --- parts of attend_job ------------------------------------------------------------------
@@ -113,7 +119,12 @@ void Decoder::Impl::plan_rows(const Step& step, LayerCache* cache, const SparseR
     plan.valid = {&valid[row * n_words], static_cast<size_t>(n_words)};
     for (int64_t part = 0; part < n_parts; ++part) plan.n_valid += n_valid[row * n_parts + part];
     const int64_t budget = rule.budget.of(plan.n_valid);
-    if (may_be_sparse && plan.n_valid >= rule.min_ctx && budget < plan.n_valid) {
+    bool sparse = may_be_sparse && plan.n_valid >= rule.min_ctx && budget < plan.n_valid;
+    if (sparse && selector->needs_totals() && !is_observed(step, *cache, plan)) {
+      sparse = false;
+      ++counters.unobserved_rows;
+    }
+    if (sparse) {
       plan.budget = budget;
       capacity = std::max(capacity, budget);
       any_sparse = true;
@@ -122,7 +133,7 @@ void Decoder::Impl::plan_rows(const Step& step, LayerCache* cache, const SparseR
     }
   }
   if (any_sparse) {
-    selection.reset(static_cast<int>(plans.size()), step.shape.n_kv_heads, capacity);
+    selection.reset(static_cast<int>(plans.size()), step.shape, capacity);
     if (cache->store != nullptr) {
       cache->index.stale(step.first_cell, step.first_cell + step.n_kv, stale);
     }
@@ -131,9 +142,11 @@ void Decoder::Impl::plan_rows(const Step& step, LayerCache* cache, const SparseR
 
 void Decoder::Impl::refresh(const Step& step, LayerCache& cache, const Worker& worker) {
   if (cache.store == nullptr || stale.empty()) return;
-  CacheView keys = step.keys;
-  keys.data -= static_cast<size_t>(step.first_cell) * keys.cell_stride;
-  cache.store->update(keys, stale, worker);
+  const auto from_cell_0 = [&](CacheView view) {
+    view.data -= static_cast<size_t>(step.first_cell) * view.cell_stride;
+    return view;
+  };
+  cache.store->update(from_cell_0(step.keys), from_cell_0(step.values), stale, worker);
   if (worker.ith == 0) {
     cache.index.refreshed(step.first_cell, step.first_cell + step.n_kv);
   }
@@ -217,6 +230,10 @@ void Decoder::Impl::attend_chosen(const Step& step, const Job& job, float* job_s
   AttendArgs args = args_for(step, job.row, job.head, job_scratch);
   args.cells = cells.data() + first;
   args.count = std::min(kSparseChunk, static_cast<int64_t>(cells.size()) - first);
+  if (selection.has_bias()) {
+    args.bias = selection.bias(job.row, job.head) + first;
+    args.bias_stride = static_cast<size_t>(selection.capacity());
+  }
   if (args.count > 0) attend(args, out);
 }
 
@@ -257,21 +274,39 @@ void Decoder::Impl::finish(const Step& step, int row, int head) {
   const Row& r = step.rows[static_cast<size_t>(row)];
   const int first_q_head = head * group;
   const float* sinks = step.params.sinks == nullptr ? nullptr : step.params.sinks + first_q_head;
-  attend_finish(all, group, step.shape.head_dim, sinks,
-                r.out + static_cast<size_t>(first_q_head) * r.out_head_stride, r.out_head_stride);
+  float* out = r.out + static_cast<size_t>(first_q_head) * r.out_head_stride;
+  attend_finish(all, group, step.shape.head_dim, sinks, out, r.out_head_stride);
+  if (selection.has_blend() && plans[static_cast<size_t>(row)].budget > 0) {
+    blend(step, row, head, out);
+  }
+}
+
+void Decoder::Impl::blend(const Step& step, int row, int head, float* out) {
+  const float* mean = selection.mean(row, head);
+  for (int g = 0; g < step.shape.group(); ++g) {
+    const float share = selection.share(row, head)[g];
+    float* to = out + static_cast<size_t>(g) * step.rows[static_cast<size_t>(row)].out_head_stride;
+    for (int i = 0; i < step.shape.head_dim; ++i) to[i] = share * to[i] + (1.0f - share) * mean[i];
+  }
 }
 
 void Decoder::Impl::count(const Step& step, int64_t attend_ns) {
   counters.attend_ns += attend_ns;
+  const int n_heads = step.shape.n_kv_heads;
   const int64_t key_bytes =
-      step.shape.n_kv_heads * step.shape.head_dim *
+      step.shape.head_dim *
       static_cast<int64_t>(dtype_size(step.keys.type) + dtype_size(step.values.type));
-  for (const RowPlan& plan : plans) {
-    const int64_t attended = plan.budget > 0 ? plan.budget : plan.n_valid;
-    counters.keys_attended += attended;
+  for (size_t row = 0; row < plans.size(); ++row) {
+    const RowPlan& plan = plans[row];
+    int64_t attended = 0;  // by all KV heads
+    for (int head = 0; head < n_heads; ++head) {
+      attended += plan.budget == 0 ? plan.n_valid
+                                   : std::ssize(selection.cells(static_cast<int>(row), head));
+    }
+    counters.keys_attended += attended / n_heads;
     counters.keys_valid += plan.n_valid;
     counters.attend_bytes += attended * key_bytes;
-    counters.dense_bytes += plan.n_valid * key_bytes;
+    counters.dense_bytes += plan.n_valid * n_heads * key_bytes;
     (plan.budget > 0 ? counters.sparse_rows : counters.dense_rows) += 1;
   }
 }
@@ -298,8 +333,8 @@ void Decoder::step(const Step& step, LayerCache* cache, const SparseRule& rule,
   if (impl.any_sparse) {
     impl.refresh(step, *cache, worker);
     if (worker.ith == 0) impl.counters.encode_ns += watch.lap();
-    impl.selector->select(step, impl.plans, cache->index, cache->store.get(),
-                          *impl.selector_scratch, impl.selection, impl.counters, worker);
+    impl.selector->select(step, impl.plans, *cache, *impl.selector_scratch, impl.selection,
+                          impl.counters, worker);
   }
 
   watch.lap();

@@ -1,98 +1,68 @@
-// Exact top-k: reads every key, chooses by q.k summed over the query heads of the group. Slow; the
-// ceiling that codes are measured against.
+// Exact top-k: reads every key. The ceilings that everything else is measured against.
 
 #include <algorithm>
-#include <array>
-#include <bit>
-#include <cmath>
-#include <limits>
 
 #include "hata/encode.h"
+#include "methods/logits.h"
 #include "methods/methods.h"
-#include "methods/stopwatch.h"
+#include "methods/ranking.h"
 
 namespace hata {
 namespace {
 
-struct ExactScratch final : Selector::Scratch {
-  std::vector<float> logits;   // [KV head][n_kv]
-  std::vector<int32_t> order;  // [KV head][n_kv]
+// Keys whose dot products are taken for one query head before the next: they stay in the L1 cache.
+constexpr int64_t kKeysAtOnce = 64;
+
+class Exact : public Ranking {
+ protected:
+  using Ranking::Ranking;
+  int64_t key_bytes(const Step& step) const override {
+    return step.shape.head_dim * static_cast<int64_t>(dtype_size(step.keys.type));
+  }
 };
 
-// The sum over a group of q.k is the product of the summed query with k.
-void sum_queries(const Step& step, const Row& row, int head, float* sum) {
-  const int group = step.shape.group();
-  for (int g = 0; g < group; ++g) {
-    const float* q = row.q + static_cast<size_t>(head * group + g) * row.q_head_stride;
-    for (int i = 0; i < step.shape.head_dim; ++i) sum[i] += q[i];
-  }
-}
-
-class Exact final : public Selector {
+// By q.k summed over the query heads of a group: the product of the summed query with k.
+class ExactLogit final : public Exact {
  public:
-  std::string_view name() const override { return "exact"; }
-  std::unique_ptr<KeyStore> make_store(int, const HeadShape&, int64_t) const override {
-    return nullptr;
-  }
-  std::unique_ptr<Scratch> make_scratch() const override {
-    return std::make_unique<ExactScratch>();
-  }
+  explicit ExactLogit(const Spec& spec) : Exact(spec.text(), spec.window(), Order::score) {}
 
-  void select(const Step& step, std::span<const RowPlan> plans, const CellIndex&, const KeyStore*,
-              Scratch& scratch, Selection& out, StageCounters& counters,
-              const Worker& worker) const override {
-    auto& s = static_cast<ExactScratch&>(scratch);
-    const int n_heads = step.shape.n_kv_heads;
-    Stopwatch watch;
-    if (worker.ith == 0) {
-      s.logits.resize(static_cast<size_t>(n_heads * step.n_kv));
-      s.order.resize(s.logits.size());
-    }
-    worker.barrier();
-    for (size_t row = 0; row < plans.size(); ++row) {
-      if (plans[row].budget == 0) continue;
-      worker.share(n_heads, [&](int64_t head) {
-        choose(step, plans[row], step.rows[row], static_cast<int>(head), s,
-               out.data(static_cast<int>(row), static_cast<int>(head)));
-        out.set_count(static_cast<int>(row), static_cast<int>(head), plans[row].budget);
-      });
-      if (worker.ith == 0) {
-        counters.choose_bytes += plans[row].n_valid * n_heads * step.shape.head_dim *
-                                 static_cast<int64_t>(dtype_size(step.keys.type));
+ protected:
+  int64_t made_floats(const HeadShape& shape) const override { return shape.head_dim; }
+  void prepare(const Query& query) const override { sum_queries(query); }
+  void score(const Query& query, int64_t first, int64_t n, float* out, int64_t) const override {
+    const Step& step = query.step;
+    dots(query.made, step.shape.head_dim, step.keys.row(first, query.head), step.keys.type,
+         step.keys.cell_stride, n, out);
+  }
+};
+
+// By softmax(scale * q.k) summed over the query heads of a group. ALiBi's part is left out.
+class ExactProb final : public Exact {
+ public:
+  explicit ExactProb(const Spec& spec) : Exact(spec.text(), spec.window(), Order::softmax) {}
+
+ protected:
+  int64_t made_floats(const HeadShape&) const override { return 0; }
+  void prepare(const Query&) const override {}
+  void score(const Query& query, int64_t first, int64_t n, float* out,
+             int64_t stride) const override {
+    const Step& step = query.step;
+    for (int64_t at = 0; at < n; at += kKeysAtOnce) {
+      for (int g = 0; g < step.shape.group(); ++g) {
+        logits_of(step, query.of(g), query.head, first + at, std::min(kKeysAtOnce, n - at),
+                  out + g * stride + at);
       }
     }
-    if (worker.ith == 0) counters.score_ns += watch.lap();
-  }
-
- private:
-  static void choose(const Step& step, const RowPlan& plan, const Row& row, int head,
-                     ExactScratch& s, int32_t* cells) {
-    std::array<float, kMaxHeadDim> query{};
-    sum_queries(step, row, head, query.data());
-    float* logits = s.logits.data() + head * step.n_kv;
-    int32_t* order = s.order.data() + head * step.n_kv;
-    int64_t n = 0;
-    for (size_t word = 0; word < plan.valid.size(); ++word) {
-      if (plan.valid[word] == 0) continue;
-      const auto first = static_cast<int64_t>(word) * 64;
-      dots(query.data(), step.shape.head_dim, step.keys.row(first, head), step.keys.type,
-           step.keys.cell_stride, std::min<int64_t>(64, step.n_kv - first), logits + first);
-      for (uint64_t left = plan.valid[word]; left != 0; left &= left - 1) {
-        const auto cell = static_cast<int32_t>(first + std::countr_zero(left));
-        if (std::isnan(logits[cell])) logits[cell] = -std::numeric_limits<float>::infinity();
-        order[n++] = cell;
-      }
-    }
-    std::nth_element(order, order + plan.budget, order + n, [&](int32_t a, int32_t b) {
-      return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-    });
-    std::copy(order, order + plan.budget, cells);
-    std::sort(cells, cells + plan.budget);
   }
 };
 
 }  // namespace
 
-std::shared_ptr<const Selector> make_exact() { return std::make_shared<Exact>(); }
+std::shared_ptr<const Selector> make_exact_logit(const Spec& spec) {
+  return std::make_shared<ExactLogit>(spec);
+}
+std::shared_ptr<const Selector> make_exact_prob(const Spec& spec) {
+  return std::make_shared<ExactProb>(spec);
+}
 
 }  // namespace hata

@@ -11,29 +11,33 @@
 #include "hata/select.h"
 #include "index/code_store.h"
 #include "methods/methods.h"
+#include "methods/rerank.h"
 #include "methods/stopwatch.h"
 
 namespace hata {
 namespace {
 
+constexpr int64_t kMaxCandidates = 1 << 20;
 constexpr int64_t kTile = 1024;  // keys scored at a time: their scores stay in the L1 cache
-constexpr int kDefaultRecent = 32;
-
 struct HataScratch final : Selector::Scratch {
   int words = 0;     // of a code
   int n_ranges = 0;  // parts of the cache that threads score on their own
   int64_t n_tiles = 0;
   std::vector<uint64_t> queries;  // [row][query head][words]
-  std::vector<uint64_t> free;     // [row][n_kv / 64] valid cells that are not forced
-  std::vector<int32_t> forced;    // [row][budget] ascending
-  std::vector<int64_t> n_forced;  // [row]
-  std::vector<TopK> top;          // [row][KV head][range]
+  ForcedKeys forced;
+  std::vector<TopK> top;       // [row][KV head][range]
+  std::vector<Rerank> rerank;  // [row][KV head]
   std::atomic<int64_t> keys_scored{0};
+  std::atomic<int64_t> keys_reranked{0};
 };
 
 class Hata final : public Selector {
  public:
-  Hata(std::string name, const HataOptions& options) : name_(std::move(name)), options_(options) {}
+  Hata(const Spec& spec, const HataOptions& options, int64_t rerank)
+      : name_(spec.text()),
+        options_(options),
+        window_(spec.window({.sink = options.sink, .recent = options.recent})),
+        rerank_(rerank) {}
 
   std::string_view name() const override { return name_; }
 
@@ -46,10 +50,9 @@ class Hata final : public Selector {
 
   std::unique_ptr<Scratch> make_scratch() const override { return std::make_unique<HataScratch>(); }
 
-  void select(const Step& step, std::span<const RowPlan> plans, const CellIndex& index,
-              const KeyStore* store, Scratch& scratch, Selection& out, StageCounters& counters,
-              const Worker& worker) const override {
-    const auto& codes = static_cast<const CodeStore&>(*store);
+  void select(const Step& step, std::span<const RowPlan> plans, LayerCache& cache, Scratch& scratch,
+              Selection& out, StageCounters& counters, const Worker& worker) const override {
+    const auto& codes = static_cast<const CodeStore&>(*cache.store);
     auto& s = static_cast<HataScratch&>(scratch);
     const int64_t n_heads = step.shape.n_kv_heads;
     const auto n_rows = static_cast<int64_t>(plans.size());
@@ -61,7 +64,7 @@ class Hata final : public Selector {
       if (i < n_heads) {
         encode_queries(step, plans, codes, s, static_cast<int>(i));
       } else {
-        force_keys(step, plans, index, s, static_cast<size_t>(i - n_heads));
+        s.forced.choose(window_, step, plans, cache.index, static_cast<size_t>(i - n_heads));
       }
     });
     const int64_t encoded = watch.lap();
@@ -73,7 +76,7 @@ class Hata final : public Selector {
     worker.share(n_rows * n_heads, [&](int64_t i) {
       const auto row = static_cast<int>(i / n_heads);
       if (plans[static_cast<size_t>(row)].budget > 0) {
-        collect(plans, s, out, row, static_cast<int>(i % n_heads), static_cast<int>(n_heads));
+        collect(step, plans, s, out, row, static_cast<int>(i % n_heads));
       }
     });
     const int64_t selected = watch.lap();
@@ -84,6 +87,9 @@ class Hata final : public Selector {
       counters.select_ns += selected;
       const int64_t key_bits = codes.projection().rbit + (options_.lengths ? 4 : 0);
       counters.choose_bytes += s.keys_scored.load(std::memory_order_relaxed) * key_bits / 8;
+      counters.choose_bytes += s.keys_reranked.load(std::memory_order_relaxed) *
+                               step.shape.head_dim *
+                               static_cast<int64_t>(dtype_size(step.keys.type));
     }
   }
 
@@ -99,18 +105,12 @@ class Hata final : public Selector {
     const int wanted = n_threads == 1 ? 1 : (4 * n_threads + n_heads - 1) / n_heads;
     s.n_ranges = static_cast<int>(std::clamp<int64_t>(wanted, 1, s.n_tiles));
     s.queries.resize(n_rows * step.shape.n_q_heads * s.words);
-    size_t n_words = 0;
-    int64_t budget = 1;
-    for (const RowPlan& plan : plans) {
-      n_words = std::max(n_words, plan.valid.size());
-      budget = std::max(budget, plan.budget);
-    }
-    s.free.resize(n_rows * n_words);
-    s.forced.resize(n_rows * static_cast<size_t>(budget));
-    s.n_forced.assign(n_rows, 0);
+    s.forced.reset(plans);
     const size_t n_top = n_rows * n_heads * s.n_ranges;
     if (s.top.size() < n_top) s.top.resize(n_top);
+    if (s.rerank.size() < n_rows * n_heads) s.rerank.resize(n_rows * n_heads);
     s.keys_scored.store(0, std::memory_order_relaxed);
+    s.keys_reranked.store(0, std::memory_order_relaxed);
   }
 
   static void encode_queries(const Step& step, std::span<const RowPlan> plans,
@@ -125,36 +125,14 @@ class Hata final : public Selector {
     }
   }
 
-  // The first and last tokens of the row's sequence are chosen without a score.
-  void force_keys(const Step& step, std::span<const RowPlan> plans, const CellIndex& index,
-                  HataScratch& s, size_t row) const {
-    const RowPlan& plan = plans[row];
-    if (plan.budget == 0) return;
-    const int64_t window =
-        options_.recent >= 0 ? options_.recent : std::min<int64_t>(kDefaultRecent, plan.budget / 2);
-    const int recent = static_cast<int>(std::min(window, plan.budget));
-    const int sink = static_cast<int>(std::min<int64_t>(options_.sink, plan.budget - recent));
-    int32_t* forced = forced_cells(plans, s, row);
-    int n = index.oldest(step.first_cell, plan.valid, sink, forced);
-    n += index.newest(step.first_cell, plan.valid, recent, forced + n);
-    std::sort(forced, forced + n);
-    n = static_cast<int>(std::unique(forced, forced + n) - forced);
-    s.n_forced[row] = n;
-
-    uint64_t* free = free_cells(plans, s, row);
-    std::copy(plan.valid.begin(), plan.valid.end(), free);
-    for (int i = 0; i < n; ++i) free[forced[i] / 64] &= ~(uint64_t{1} << (forced[i] % 64));
-  }
-
   // Scores one part of the cache for one KV head. All rows share the reading of the codes.
-  static void score_range(const Step& step, std::span<const RowPlan> plans, const CodeStore& codes,
-                          HataScratch& s, int head, int range) {
+  void score_range(const Step& step, std::span<const RowPlan> plans, const CodeStore& codes,
+                   HataScratch& s, int head, int range) const {
     const int rbit = codes.projection().rbit;
     const int group = step.shape.group();
     const int64_t n_padded = (step.n_kv + 63) / 64 * 64;
     for (size_t row = 0; row < plans.size(); ++row) {
-      top_of(step, s, row, head, range)
-          .reset(plans[row].budget - s.n_forced[row], max_score(group, rbit));
+      top_of(step, s, row, head, range).reset(wanted(plans[row], s, row), max_score(group, rbit));
     }
     alignas(64) std::array<int16_t, kTile> scores;
     int64_t keys_scored = 0;
@@ -165,7 +143,7 @@ class Hata final : public Selector {
       bool read = false;
       for (size_t row = 0; row < plans.size(); ++row) {
         if (plans[row].budget == 0) continue;
-        const uint64_t* free = free_cells(plans, s, row) + first / 64;
+        const uint64_t* free = s.forced.free(row) + first / 64;
         if (std::all_of(free, free + n / 64, [](uint64_t word) { return word == 0; })) continue;
         score(query_codes(step, s, row, head), group, rbit,
               codes.codes(head, step.first_cell + first),
@@ -179,29 +157,32 @@ class Hata final : public Selector {
     s.keys_scored.fetch_add(keys_scored, std::memory_order_relaxed);
   }
 
+  // How many keys a row looks for, besides the forced ones.
+  int64_t wanted(const RowPlan& plan, const HataScratch& s, size_t row) const {
+    return std::max(plan.budget, rerank_) - std::ssize(s.forced.cells(row));
+  }
+
   // The best of all ranges, and the forced keys among them in order.
-  static void collect(std::span<const RowPlan> plans, HataScratch& s, Selection& out, int row,
-                      int head, int n_heads) {
-    TopK* ranges = s.top.data() + (static_cast<int64_t>(row) * n_heads + head) * s.n_ranges;
+  void collect(const Step& step, std::span<const RowPlan> plans, HataScratch& s, Selection& out,
+               int row, int head) const {
+    const auto r = static_cast<size_t>(row);
+    const size_t list = r * step.shape.n_kv_heads + static_cast<size_t>(head);
+    TopK* ranges = s.top.data() + list * s.n_ranges;
     for (int range = 1; range < s.n_ranges; ++range) ranges[0].append(ranges[range]);
     if (s.n_ranges > 1) ranges[0].prune();
-    const auto best = ranges[0].cells();
-    const int32_t* forced = forced_cells(plans, s, static_cast<size_t>(row));
-    const int64_t n_forced = s.n_forced[static_cast<size_t>(row)];
-    std::merge(best.begin(), best.end(), forced, forced + n_forced, out.data(row, head));
-    out.set_count(row, head, static_cast<int64_t>(best.size()) + n_forced);
+    auto best = ranges[0].cells();
+    const int64_t left = plans[r].budget - std::ssize(s.forced.cells(r));
+    if (std::ssize(best) > left) {
+      s.keys_reranked.fetch_add(std::ssize(best), std::memory_order_relaxed);
+      best = s.rerank[list].best(step, step.rows[r], head, best, left);
+    }
+    s.forced.merge(best, out, r, head);
   }
 
   static uint64_t* query_codes(const Step& step, HataScratch& s, size_t row, int head) {
     const size_t first =
         row * step.shape.n_q_heads + static_cast<size_t>(head) * step.shape.group();
     return s.queries.data() + first * s.words;
-  }
-  static uint64_t* free_cells(std::span<const RowPlan> plans, HataScratch& s, size_t row) {
-    return s.free.data() + row * (s.free.size() / plans.size());
-  }
-  static int32_t* forced_cells(std::span<const RowPlan> plans, HataScratch& s, size_t row) {
-    return s.forced.data() + row * (s.forced.size() / plans.size());
   }
   static TopK& top_of(const Step& step, HataScratch& s, size_t row, int head, int range) {
     return s.top[(row * step.shape.n_kv_heads + static_cast<size_t>(head)) * s.n_ranges +
@@ -210,19 +191,34 @@ class Hata final : public Selector {
 
   std::string name_;
   HataOptions options_;
+  Window window_;
+  int64_t rerank_;  // candidates that are ranked again by their keys; 0: none
 };
+
+// The defaults, with what the spec names. Only the method "hata" knows lengths.
+HataOptions options_of(const Spec& spec, HataOptions options) {
+  const auto given = [&](std::string_view key) { return !spec.value(key).empty(); };
+  if (Spec::name_of(spec.text()) != "hata") options.lengths = false;
+  if (given("lengths")) options.lengths = spec.on("lengths");
+  if (given("rbit")) options.rbit = static_cast<int>(spec.integer("rbit", 64, 256));
+  if (given("seed")) options.seed = static_cast<uint64_t>(spec.integer("seed", 0, INT64_MAX));
+  return options;
+}
 
 }  // namespace
 
-std::shared_ptr<const Selector> make_hata(std::string name, const HataOptions& options) {
+std::shared_ptr<const Selector> make_hata(const Spec& spec, const HataOptions& defaults) {
+  const HataOptions options = options_of(spec, defaults);
+  const auto refuse = [&](const char* key, int value, const char* want) {
+    throw Error("method '" + spec.text() + "': " + key + "=" + std::to_string(value) + ": want " +
+                want);
+  };
   if (options.rbit != 64 && options.rbit != 128 && options.rbit != 256) {
-    throw Error("rbit " + std::to_string(options.rbit) + ": codes have 64, 128 or 256 bits");
+    refuse("rbit", options.rbit, "64, 128 or 256");
   }
-  if (options.sink < 0) throw Error("sink " + std::to_string(options.sink) + ": must be 0 or more");
-  if (options.recent < -1) {
-    throw Error("recent " + std::to_string(options.recent) + ": must be 0 or more");
-  }
-  return std::make_shared<Hata>(std::move(name), options);
+  if (options.sink < 0) refuse("sink", options.sink, "0 or more");
+  if (options.recent < -1) refuse("recent", options.recent, "0 or more, or -1 for min(32, k/2)");
+  return std::make_shared<Hata>(spec, options, spec.integer("rerank", 0, kMaxCandidates));
 }
 
 }  // namespace hata

@@ -51,6 +51,21 @@ TEST(BenchAttn, SequencesInOneCacheOrApart) {
       << result.out;
 }
 
+TEST(BenchPrefill, HasAllKeys) {
+  const json rows =
+      parsed(hata("bench prefill -d 256,512 --rows 9,64 --heads 4/2 -t 2 --seconds 0.05 --json"));
+  ASSERT_EQ(rows.size(), 8u);  // 2 depths, 2 row counts, ggml and ours
+  for (const json& row : rows) {
+    for (const char* key : {"method", "isa", "threads", "n_q_heads", "n_kv_heads", "head_dim",
+                            "n_kv", "rows", "steps", "median_ns", "p10_ns", "p90_ns"}) {
+      EXPECT_TRUE(row.contains(key)) << key;
+    }
+    EXPECT_GT(row["gflops"].get<double>(), 0);
+    EXPECT_GT(row["speedup"].get<double>(), 0);
+  }
+  EXPECT_EQ(hata("bench prefill -d 256 --rows 512").status, 1);
+}
+
 TEST(BenchModel, HasTheKeysOfLlamaBench) {
   const json rows = parsed(
       hata("bench model -m " HATA_MODEL " -d 0,2048 -n 2 -r 2 --dense-layers 0 -t 2 --json"));

@@ -1,4 +1,4 @@
-// demo, run, info and eval on the bundled model.
+// demo, run and info on the bundled model.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -93,27 +93,6 @@ TEST(Info, SaysWhatAModelMeans) {
   const Result text = hata("info " HATA_MODEL);
   EXPECT_NE(text.out.find("8 query and 2 KV heads of 128 (group 4)"), std::string::npos)
       << text.out;
-}
-
-TEST(Eval, CountsRightAnswers) {
-  const json rows =
-      parsed(hata("eval -c 1536 --method ggml,hata,streaming --budget 64 --task needle,recall "
-                  "--questions 6 --per-document 3 --json -t 2"));
-  ASSERT_EQ(rows.size(), 6u);
-  for (const json& row : rows) {
-    EXPECT_EQ(row["questions"], 6);
-    EXPECT_EQ(row["accuracy"], row["right"].get<double>() / 6);
-    const int right = row["right"];
-    if (row["method"] == "ggml") {
-      EXPECT_GE(right, 5) << row;
-    }
-    if (row["method"] == "hata") {
-      EXPECT_GE(right, 3) << row;
-    }
-    if (row["method"] == "streaming") {
-      EXPECT_LE(right, 2) << "must fail: " << row;
-    }
-  }
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "eval/tasks.h"
 #include "hata/types.h"
 
 namespace hata::eval {
@@ -10,12 +11,12 @@ namespace {
 TEST(Evaluate, TheModelAnswersAndTheSessionIsAsBefore) {
   const Model model(HATA_MODEL);
   const LlamaTokenizer tokenizer(model.vocab());
-  const Document document = make_document(tokenizer, "needle", 1024, 6, 1);
+  const Sample document = make_document(tokenizer, "needle", 1024, 6, 1);
   Session session(model, {.n_ctx = 1100, .threads = 2});
   session.prefill(document.tokens);
   ASSERT_EQ(session.size(), 1024);
   int right = 0;
-  for (const Question& question : document.questions) {
+  for (const Query& question : document.queries) {
     const Answer answer = ask(session, question, true);
     EXPECT_EQ(session.size(), 1024);
     EXPECT_EQ(answer.tokens.size(), question.part(true).size());
@@ -27,7 +28,7 @@ TEST(Evaluate, TheModelAnswersAndTheSessionIsAsBefore) {
   EXPECT_GE(right, 5) << "the bundled model finds a number in 1024 tokens";
 
   // A question about something that the document does not say is answered wrong, and cut short.
-  Question other = make_document(tokenizer, "needle", 1024, 1, 99).questions[0];
+  Query other = make_document(tokenizer, "needle", 1024, 1, 99).queries[0];
   const Answer wrong = ask(session, other, false);
   EXPECT_FALSE(wrong.right);
   EXPECT_LE(wrong.steps, static_cast<int64_t>(other.tokens.size()) - 2);

@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <map>
 #include <regex>
+#include <set>
 #include <sstream>
 
 #include "eval/random.h"
+#include "eval/scoring.h"
 #include "eval/session.h"
 #include "hata/types.h"
+#include "plain_tokenizer.h"
 
 namespace hata::eval {
 namespace {
@@ -20,45 +23,6 @@ const LlamaTokenizer& tokenizer() {
   static const LlamaTokenizer tokenizer(model.vocab());
   return tokenizer;
 }
-
-// A vocabulary of single characters and 300 words, the same everywhere.
-class PlainTokenizer final : public Tokenizer {
- public:
-  explicit PlainTokenizer(int n_words = 300) {
-    for (int i = 0; i < n_words; ++i) {
-      words_.push_back({'w', static_cast<char>('a' + i / 26), static_cast<char>('a' + i % 26)});
-    }
-  }
-  std::vector<Token> encode(std::string_view text) const override {
-    std::vector<Token> tokens;
-    while (!text.empty()) {
-      size_t length = 1;
-      Token token = static_cast<unsigned char>(text[0]);
-      for (size_t w = 0; w < words_.size(); ++w) {
-        if (text[0] == ' ' && text.substr(1, words_[w].size()) == words_[w]) {
-          token = static_cast<Token>(256 + w);
-          length = 1 + words_[w].size();
-        }
-      }
-      tokens.push_back(token);
-      text.remove_prefix(length);
-    }
-    return tokens;
-  }
-  std::string decode(std::span<const Token> tokens) const override {
-    std::string text;
-    for (const Token t : tokens) {
-      text += t < 256 ? std::string(1, static_cast<char>(t))
-                      : " " + words_[static_cast<size_t>(t) - 256];
-    }
-    return text;
-  }
-  std::vector<Token> start() const override { return {1}; }
-  const std::vector<std::string>& words() const override { return words_; }
-
- private:
-  std::vector<std::string> words_;
-};
 
 std::string text_of(const Tokenizer& t, const std::vector<Token>& tokens) {
   return t.decode(tokens);
@@ -95,7 +59,7 @@ std::string follow(const std::vector<std::string>& lines, std::string source) {
 }
 
 // The right answer, looked up in the document's text by this test's own reading of it.
-std::string look_up(const std::vector<std::string>& lines, const std::string& question) {
+std::string look_up_one(const std::vector<std::string>& lines, const std::string& question) {
   std::smatch m;
   const auto matches = [&](const char* pattern) {
     return std::regex_match(question, m, std::regex(pattern));
@@ -117,45 +81,96 @@ std::string look_up(const std::vector<std::string>& lines, const std::string& qu
   return "no such question: " + question;
 }
 
-std::string quoted(const std::string& text, const std::string& question) {
-  const std::string given = question.substr(6, question.size() - 7);  // "quote:" ... "\n"
-  const size_t at = text.find(given);
-  EXPECT_NE(at, std::string::npos) << question;
-  EXPECT_EQ(text.find(given, at + 1), std::string::npos) << question;
-  return text.substr(at + given.size());
+// The same for several questions in a row.
+std::string look_up(const std::vector<std::string>& lines, const std::string& questions) {
+  std::string answers;
+  for (size_t begin = 0; begin < questions.size();) {
+    const size_t next = questions.find("\nQ:", begin);
+    const size_t end = next == std::string::npos ? questions.size() : next + 1;
+    answers += look_up_one(lines, questions.substr(begin, end - begin));
+    begin = end;
+  }
+  return answers;
+}
+
+bool is_list(const std::string& task) { return task == "common" || task == "frequent"; }
+
+std::vector<std::string> fact_task_names() {
+  auto names = task_names();
+  names.erase(std::remove_if(names.begin(), names.end(), is_list), names.end());
+  return names;
+}
+
+std::string evidence_text(const Sample& sample, const Query& query) {
+  std::string text;
+  for (const TokenRange& range : query.evidence) {
+    text += text_of(tokenizer(),
+                    {sample.tokens.begin() + range.begin, sample.tokens.begin() + range.end});
+  }
+  return text;
+}
+
+std::string test_name(const testing::TestParamInfo<std::string>& test) {
+  std::string name = test.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
 }
 
 class EveryTask : public testing::TestWithParam<std::string> {};
+class FactTask : public testing::TestWithParam<std::string> {};
 
-TEST_P(EveryTask, HoldsTheFactsItAsksFor) {
+TEST_P(FactTask, HoldsTheFactsItAsksFor) {
   for (const int64_t n_tokens : {2048, 4099}) {
-    const Document document = make_document(tokenizer(), GetParam(), n_tokens, 8, 7);
-    const std::string text = text_of(tokenizer(), document.tokens);
-    const auto lines = lines_of(text);
-    ASSERT_EQ(document.questions.size(), 8u);
-    for (const Question& question : document.questions) {
-      EXPECT_EQ(question.task, GetParam());
-      const std::string asked = text_of(tokenizer(), question.part(false));
-      const std::string expected = text_of(tokenizer(), question.part(true));
+    const Sample document = make_document(tokenizer(), GetParam(), n_tokens, 8, 7);
+    const auto lines = lines_of(document.text);
+    ASSERT_EQ(document.queries.size(), 8u);
+    for (const Query& query : document.queries) {
+      EXPECT_EQ(query.task, GetParam());
+      EXPECT_EQ(query.scoring, Scoring::tokens);
+      const std::string asked = text_of(tokenizer(), query.part(false));
+      const std::string expected = text_of(tokenizer(), query.part(true));
       ASSERT_FALSE(expected.empty());
-      EXPECT_FALSE(question.is_answer.front());
-      if (GetParam() == "quote") {
-        EXPECT_EQ(quoted(text, asked).substr(0, expected.size()), expected);
-      } else {
-        EXPECT_EQ(look_up(lines, asked), expected) << asked;
-      }
+      EXPECT_FALSE(query.is_answer.front());
+      EXPECT_EQ(look_up(lines, asked), expected) << asked;
     }
+  }
+}
+
+TEST_P(FactTask, EvidenceIsWhatTheAnswerNeeds) {
+  const Sample document = make_document(tokenizer(), GetParam(), 2048, 8, 7);
+  const std::map<std::string, size_t> facts = {
+      {"multi-value", 4}, {"multi-query", 4}, {"trace", 5}};
+  for (const Query& query : document.queries) {
+    EXPECT_EQ(query.evidence.size(), facts.count(GetParam()) != 0 ? facts.at(GetParam()) : 1);
+    const auto lines = lines_of(evidence_text(document, query));
+    EXPECT_EQ(lines.size(), query.evidence.size()) << "a line a fact";
+    EXPECT_EQ(look_up(lines, text_of(tokenizer(), query.part(false))),
+              text_of(tokenizer(), query.part(true)));
+  }
+}
+
+TEST_P(FactTask, SaysTheSameAsText) {
+  for (const Query& query : make_document(tokenizer(), GetParam(), 2048, 4, 7).queries) {
+    const std::vector<Token> given(query.tokens.begin(),
+                                   query.tokens.begin() + query.first_answer());
+    EXPECT_EQ(text_of(tokenizer(), given), query.question);
+    const std::vector<Token> asked(query.tokens.begin() + query.first_answer(), query.tokens.end());
+    EXPECT_EQ(score_text(query, text_of(tokenizer(), asked)), 1);
+    EXPECT_EQ(score_tokens(query, query.part(true)), 1);
+    // As free generation: as many tokens as there are before the line's end.
+    const size_t n = GetParam() == "multi-query" ? 0 : asked.size() - 1;
+    EXPECT_EQ(query.max_new_tokens, static_cast<int>(n));
+    EXPECT_EQ(query.stop, "\n");
   }
 }
 
 TEST_P(EveryTask, HasExactlyTheTokensAskedFor) {
   for (const int64_t n_tokens : {1500, 2047, 2048}) {
-    const Document document = make_document(tokenizer(), GetParam(), n_tokens, 4, 3);
+    const Sample document = make_document(tokenizer(), GetParam(), n_tokens, 4, 3);
     EXPECT_EQ(document.tokens.size(), static_cast<size_t>(n_tokens));
     EXPECT_EQ(document.tokens.front(), tokenizer().start().front());
     // Its text gives the same tokens: nothing hangs on where pieces were joined.
-    const auto again = tokenizer().encode(
-        text_of(tokenizer(), {document.tokens.begin() + 1, document.tokens.end()}));
+    const auto again = tokenizer().encode(document.text);
     EXPECT_TRUE(
         std::equal(again.begin(), again.end(), document.tokens.begin() + 1, document.tokens.end()));
   }
@@ -166,26 +181,77 @@ TEST_P(EveryTask, FollowsFromItsSeed) {
     return make_document(tokenizer(), GetParam(), 1500, 4, seed);
   };
   EXPECT_EQ(make(5).tokens, make(5).tokens);
-  EXPECT_EQ(make(5).questions[3].tokens, make(5).questions[3].tokens);
+  EXPECT_EQ(make(5).queries.back().tokens, make(5).queries.back().tokens);
+  EXPECT_EQ(make(5).queries.back().answers, make(5).queries.back().answers);
   EXPECT_NE(make(5).tokens, make(6).tokens);
+  EXPECT_EQ(make(5).seed, 5u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Tasks, EveryTask, testing::ValuesIn(task_names()), [](const auto& test) {
-  std::string name = test.param;
-  name.erase(std::remove(name.begin(), name.end(), '-'), name.end());
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Tasks, FactTask, testing::ValuesIn(fact_task_names()), test_name);
+INSTANTIATE_TEST_SUITE_P(Tasks, EveryTask, testing::ValuesIn(task_names()), test_name);
+
+// How often each word of a list occurs: count and word, the most frequent first.
+std::vector<std::pair<int, std::string>> frequencies(const std::string& text) {
+  std::istringstream in(text.substr(text.find(':') + 1));
+  std::map<std::string, int> counts;
+  for (std::string word; in >> word;) ++counts[word];
+  std::vector<std::pair<int, std::string>> sorted;
+  for (const auto& [word, count] : counts) sorted.emplace_back(count, word);
+  std::sort(sorted.rbegin(), sorted.rend());
+  return sorted;
+}
+
+TEST(Lists, AskForTheMostFrequentWords) {
+  for (const char* task : {"common", "frequent"}) {
+    for (const int64_t n_tokens : {300, 2048, 8192}) {
+      const Sample sample = make_document(tokenizer(), task, n_tokens, 20, 4);
+      ASSERT_EQ(sample.queries.size(), 1u) << "one list, one question";
+      const Query& query = sample.queries[0];
+      EXPECT_EQ(query.scoring, Scoring::all);
+      const auto counts = frequencies(sample.text);
+      const size_t n = query.answers.size();
+      EXPECT_EQ(n, std::string(task) == "common" ? 5u : 3u);
+      std::set<std::string> top;
+      size_t occurrences = 0;
+      for (size_t i = 0; i < n; ++i) {
+        top.insert(counts[i].second);
+        occurrences += static_cast<size_t>(counts[i].first);
+      }
+      EXPECT_EQ(std::set<std::string>(query.answers.begin(), query.answers.end()), top);
+      EXPECT_GT(counts[n - 1].first, counts[n].first) << "no doubt which they are";
+      EXPECT_EQ(query.evidence.size(), occurrences);
+      EXPECT_TRUE(std::all_of(query.evidence.begin(), query.evidence.end(), [&](TokenRange range) {
+        return range.end - range.begin == 1 &&
+               top.count(tokenizer().decode({&sample.tokens[size_t(range.begin)], 1}).substr(1));
+      }));
+    }
+  }
+}
+
+TEST(Lists, AreInTheFormOfTheBundledModelsTraining) {
+  const Sample common = make_document(tokenizer(), "common", 1024, 1, 4);
+  EXPECT_EQ(common.text.rfind("words: ", 0), 0u);
+  EXPECT_EQ(common.queries[0].question, "common:");
+  const auto counts = frequencies(common.text);
+  EXPECT_EQ(counts[0].first, counts[4].first);
+  EXPECT_EQ(counts[0].first, 10 * counts[5].first);
+  // " 1 window 2 letter ...": three tokens a word.
+  EXPECT_EQ(common.queries[0].max_new_tokens, 15);
+  const Sample frequent = make_document(tokenizer(), "frequent", 1024, 1, 4);
+  EXPECT_EQ(frequent.text.rfind("coded: ", 0), 0u);
+  EXPECT_EQ(frequent.queries[0].question, "frequent:");
+  EXPECT_EQ(frequent.queries[0].max_new_tokens, 9);
+}
 
 TEST(Tasks, MixedDocumentAsksAllOfThem) {
-  const std::vector<std::string> tasks = {"needle", "key-value", "trace",
-                                          "recall", "copy",      "quote"};
-  const Document document = make_mixed_document(tokenizer(), tasks, 4096, 2, 1);
+  const std::vector<std::string> tasks = {"needle", "multi-key", "key-value",
+                                          "trace",  "recall",    "copy"};
+  const Sample document = make_mixed_document(tokenizer(), tasks, 4096, 2, 1);
   EXPECT_EQ(document.tokens.size(), 4096u);
   std::map<std::string, int> asked;
   const auto lines = lines_of(text_of(tokenizer(), document.tokens));
-  for (const Question& question : document.questions) {
+  for (const Query& question : document.queries) {
     ++asked[question.task];
-    if (question.task == "quote") continue;
     EXPECT_EQ(look_up(lines, text_of(tokenizer(), question.part(false))),
               text_of(tokenizer(), question.part(true)));
   }
@@ -202,19 +268,21 @@ TEST(Tasks, RandomNumbersAreSplitMix64) {
 TEST(Tasks, DocumentsDoNotChange) {
   const PlainTokenizer plain;
   uint64_t hash = 14695981039346656037u;  // FNV-1a
-  for (const std::string& task : task_names()) {
-    const Document document = make_document(plain, task, 3000, 3, 1);
+  for (const std::string& task : fact_task_names()) {
+    if (task == "multi-query") continue;  // came later
+    const Sample document = make_document(plain, task, 3000, 3, 1);
     for (const Token token : document.tokens) {
       hash = (hash ^ static_cast<uint64_t>(token)) * 1099511628211u;
     }
   }
-  EXPECT_EQ(hash, 5187875165638425147u);
+  EXPECT_EQ(hash, 18076204932023759067u);
 }
 
 TEST(Tasks, SaysWhatCannotBe) {
   EXPECT_THROW(make_document(tokenizer(), "nonsense", 1024, 1, 1), Error);
   EXPECT_THROW(make_document(tokenizer(), "needle", 64, 32, 1), Error);
-  EXPECT_THROW(make_document(tokenizer(), "quote", 16, 1, 1), Error);
+  EXPECT_THROW(make_document(tokenizer(), "common", 64, 1, 1), Error);
+  EXPECT_THROW(make_mixed_document(tokenizer(), {"common"}, 1024, 1, 1), Error);
   EXPECT_THROW(make_document(PlainTokenizer(100), "needle", 1024, 1, 1), Error);
 }
 

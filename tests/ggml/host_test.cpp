@@ -12,6 +12,7 @@
 
 #include "fixture.h"
 #include "hata/ggml.h"
+#include "methods/prefill.h"
 #include "stats_of.h"
 
 namespace hata::host {
@@ -206,14 +207,50 @@ TEST(Host, RowsComputedInTheGraphStayDense) {
   EXPECT_EQ(verify_count("stale"), 0);
 }
 
-TEST(Host, ManyRowsAreLeftToGgml) {
+TEST(Host, ManyRowsAttendToAllKeys) {
+  for (const GraphShape& shape :
+       {GraphShape{.n_rows = 9}, GraphShape{.head_dim = 128, .n_q_heads = 8, .n_rows = 70},
+        GraphShape{.n_q_heads = 2, .n_rows = 20, .n_streams = 3, .all_streams = 3}}) {
+    AttentionGraph g(shape);
+    auto* mask = static_cast<uint16_t*>(g.mask->data);
+    for (int64_t i = 0; i < ggml_nelements(g.mask); i += 3) mask[i] = 0xFC00;  // -inf
+    ggml_cgraph* graph = g.graph({g.write, g.attention});
+    configure("method=ggml");
+    const auto theirs = compute(g, graph);
+    configure((std::string(kSparse) + " prefill=off").c_str());
+    EXPECT_EQ(compute(g, graph), theirs);
+    EXPECT_EQ(host_stats()["left_to_ggml"]["prefill"], 1);
+    configure(kSparse);
+    if (!Prefill::fast()) continue;
+    const auto ours = compute(g, graph);
+    EXPECT_LT(largest_difference(ours, theirs), 1e-2f) << "ggml sums in f16";
+    for (const char* options : {"dense-layers=100", "method=dense", "max-rows=1"}) {
+      configure(options);
+      EXPECT_EQ(compute(g, graph), ours) << options;
+      EXPECT_EQ(host_stats()["prefill"]["steps"], shape.n_streams);
+      EXPECT_EQ(host_stats()["prefill"]["rows"], shape.n_rows * shape.n_streams);
+      EXPECT_TRUE(host_stats()["left_to_ggml"].empty());
+      EXPECT_EQ(host_stats()["dense_rows"], 0);
+    }
+  }
+}
+
+TEST(Host, MoreThanMaxRowsIsPrefill) {
   configure("budget=32 min-ctx=0 dense-layers=0 max-rows=4");
   for (const int64_t rows : {4, 5}) {
     AttentionGraph g({.n_rows = rows});
     compute(g, g.graph({g.write, g.attention}));
   }
   EXPECT_EQ(host_stats()["sparse_rows"], 4);
-  EXPECT_EQ(host_stats()["left_to_ggml"]["prefill"], 1);
+  EXPECT_EQ(host_stats()["prefill"]["rows"], Prefill::fast() ? 5 : 0);
+}
+
+// Neither needs codes, so that a prefill is ours where a sparse step is not.
+TEST(Host, APrefillOfKeysThatAreWrittenAfterIt) {
+  AttentionGraph g({.n_rows = 20});
+  configure(kSparse);
+  compute(g, g.graph({g.attention, g.write}));
+  EXPECT_EQ(host_stats()["prefill"]["rows"], Prefill::fast() ? 20 : 0);
 }
 
 TEST(Host, UnsupportedHeadDimIsLeftToGgml) {
@@ -292,7 +329,8 @@ TEST(Host, OptionsChangeBetweenGraphs) {
   AttentionGraph g({});
   ggml_cgraph* graph = g.graph({g.write, g.attention});
   hata_ggml_reset_stats();
-  for (const char* method : {"hata", "hata-paper", "exact", "ggml", "streaming", "hata", "dense"}) {
+  for (const char* method :
+       {"hata", "hata-paper", "exact-logit", "ggml", "streaming", "hata", "dense"}) {
     for (const char* more : {"", "rbit=64 ", "rbit=128 seed=9 lengths=off "}) {
       const std::string options = std::string(kSparse) + " method=" + method + " " + more;
       ASSERT_EQ(hata_ggml_configure(options.c_str()), nullptr) << options;
@@ -300,7 +338,7 @@ TEST(Host, OptionsChangeBetweenGraphs) {
     }
   }
   EXPECT_EQ(host_stats()["sparse_steps"], 15);
-  EXPECT_EQ(verify_count("steps"), 9);  // exact and streaming keep nothing
+  EXPECT_EQ(verify_count("steps"), 9);  // exact-logit and streaming keep nothing
   EXPECT_EQ(verify_count("stale"), 0);
   EXPECT_NE(hata_ggml_configure("budget=none"), nullptr);
   EXPECT_EQ(host_stats()["method"], "dense") << "a refused text must change nothing";

@@ -58,6 +58,25 @@ TEST_F(Model, FullBudgetGivesDenseAttentionsTokens) {
   EXPECT_EQ(tokens_with("method=dense"), dense);
 }
 
+TEST_F(Model, PrefillOnAndOffGiveTheSameTokens) {
+  const auto prompt = test_prompt(700);
+  const auto tokens_with = [&](const std::string& options) {
+    configure(options);
+    Session session;
+    session.prefill(prompt);
+    return session.generate(50);
+  };
+  for (const char* method : {"method=dense ", "budget=256 min-ctx=64 "}) {
+    const auto theirs = tokens_with(std::string(method) + "prefill=off");
+    EXPECT_EQ(host_stats()["prefill"]["rows"], 0);
+    EXPECT_EQ(host_stats()["left_to_ggml"]["prefill"], 3 * kLayers);
+    EXPECT_EQ(tokens_with(method), theirs) << method;
+    if (host_stats()["left_to_ggml"].empty()) {  // not on scalar kernels
+      EXPECT_EQ(host_stats()["prefill"]["rows"], 700 * kLayers);
+    }
+  }
+}
+
 TEST_F(Model, PromptAndAnswer) {
   Session session;
   session.prefill(test_prompt(300));
@@ -274,11 +293,51 @@ TEST_F(Model, VerifyFindsWritesPastTheHooks) {
 TEST_F(Model, MethodsInTurnOnOneCache) {
   Session session;
   session.prefill(test_prompt(300));
-  for (const char* method : {"hata", "ggml", "hata-paper", "exact", "dense", "streaming", "hata"}) {
+  for (const char* method :
+       {"hata", "ggml", "hata-paper", "exact-logit", "dense", "streaming", "hata"}) {
     ASSERT_EQ(hata_ggml_configure((std::string(kSparse) + " method=" + method).c_str()), nullptr);
     session.generate(4);
   }
   expect_fresh(12 * kLayers, 12 * kLayers * 300);
+}
+
+// --verify holds what each of them keeps against the keys, at every step.
+TEST_F(Model, RivalsInTurnOnOneCache) {
+  Session session;
+  session.prefill(test_prompt(300));
+  for (const char* method : {"quest", "loki", "sparq:channels=8", "magicpig:k=4:l=20", "random"}) {
+    ASSERT_EQ(hata_ggml_configure((std::string(kSparse) + " method=" + method).c_str()), nullptr);
+    session.generate(2);
+    llama_memory_seq_rm(session.memory(), 0, 295, -1);
+    session.generate(2);
+  }
+  expect_fresh(20 * kLayers, 20 * kLayers * 280);
+}
+
+TEST_F(Model, MethodsThatEvictNeedAnObservedPrompt) {
+  const auto sparse_steps = [](Session& session, const std::string& options) {
+    EXPECT_EQ(hata_ggml_configure((std::string(kSparse) + options).c_str()), nullptr);
+    hata_ggml_reset_stats();
+    session.generate(3);
+    return host_stats()["sparse_steps"];
+  };
+  {
+    Session session;
+    configure((std::string(kSparse) + " method=h2o").c_str());
+    session.prefill(test_prompt(300));
+    EXPECT_EQ(sparse_steps(session, " method=h2o"), 0);
+  }
+  Session session;
+  configure((std::string(kSparse) + " method=dense observe=on").c_str());
+  session.prefill(test_prompt(300));
+  for (const char* method : {"h2o", "snapkv", "h2o", "hata"}) {
+    EXPECT_EQ(sparse_steps(session, std::string(" observe=on method=") + method), 3 * kLayers)
+        << method;
+    llama_memory_seq_rm(session.memory(), 0, 300, -1);
+  }
+  llama_memory_seq_rm(session.memory(), 0, 0, -1);
+  session.prefill(test_prompt(200));  // other tokens in the same cells, observed as well
+  EXPECT_EQ(sparse_steps(session, " observe=on method=snapkv"), 3 * kLayers);
 }
 
 TEST_F(Model, StatisticsAtASignal) {

@@ -26,14 +26,16 @@ TEST(Options, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(o.hata.rbit, 128);
   EXPECT_EQ(o.hata.seed, 1u);
   EXPECT_EQ(o.max_rows, 8);
+  EXPECT_TRUE(o.prefill);
   EXPECT_FALSE(o.verify || o.stats || o.quiet || o.probe);
 }
 
 TEST(Options, ReadsEveryKey) {
   const Options o = parse_options(
-      " method=exact budget=1.56%  dense-layers=0\tmin-ctx=64 sink=2 recent=8 lengths=off rbit=64 "
-      "seed=7 max-rows=4 verify=1 stats=on quiet=1 probe=on\n");
-  EXPECT_EQ(o.method, "exact");
+      " method=exact-logit budget=1.56%  dense-layers=0\tmin-ctx=64 sink=2 recent=8 lengths=off "
+      "rbit=64 "
+      "seed=7 max-rows=4 prefill=off verify=1 stats=on quiet=1 probe=on\n");
+  EXPECT_EQ(o.method, "exact-logit");
   EXPECT_DOUBLE_EQ(o.rule.budget.share, 0.0156);
   EXPECT_EQ(o.dense_layers, 0);
   EXPECT_EQ(o.rule.min_ctx, 64);
@@ -43,6 +45,7 @@ TEST(Options, ReadsEveryKey) {
   EXPECT_EQ(o.hata.rbit, 64);
   EXPECT_EQ(o.hata.seed, 7u);
   EXPECT_EQ(o.max_rows, 4);
+  EXPECT_FALSE(o.prefill);
   EXPECT_TRUE(o.verify && o.stats && o.quiet && o.probe);
   EXPECT_FALSE(o.hands_off());
   EXPECT_TRUE(parse_options("method=ggml").hands_off());
@@ -58,7 +61,7 @@ TEST(Options, NamesWhatIsWrongAndTheWayOut) {
   EXPECT_EQ(refusal("dense-layers=-1"),
             "option dense-layers=-1: want a whole number from 0 to 100000");
   EXPECT_EQ(refusal("rbit=100"), "option rbit=100: want 64, 128 or 256");
-  EXPECT_NE(refusal("method=magic").find("want one of ggml, hata, "), std::string::npos);
+  EXPECT_NE(refusal("method=magic").find("there are hata, "), std::string::npos);
   for (const char* budget : {"budget=0", "budget=-3", "budget=abc", "budget=101%", "budget="}) {
     EXPECT_NE(refusal(budget).find("budget '"), std::string::npos) << budget;
   }

@@ -2,11 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <utility>
 
 #include "eval/random.h"
+#include "methods/prefill.h"
 #include "random_cells.h"
 
 namespace hata::cli {
@@ -23,6 +26,23 @@ std::pair<int64_t, int64_t> visible(const AttnCase& c, int row) {
 }
 
 }  // namespace
+
+HeadShape parse_heads(const std::string& heads, int head_dim) {
+  HeadShape shape{.head_dim = head_dim};
+  char rest = 0;
+  if (std::sscanf(heads.c_str(), "%d/%d%c", &shape.n_q_heads, &shape.n_kv_heads, &rest) != 2) {
+    throw CLI::ValidationError("--heads",
+                               fmt::format("'{}': give query heads/KV heads, as in 32/8", heads));
+  }
+  check_shape(shape);
+  return shape;
+}
+
+double percentile(std::vector<double> values, double part) {
+  std::sort(values.begin(), values.end());
+  const double at = part * static_cast<double>(values.size() - 1);
+  return values[static_cast<size_t>(std::lround(at))];
+}
 
 AttnCache::AttnCache(const AttnCase& c, uint64_t seed, Team& team)
     : case_(c),
@@ -157,6 +177,10 @@ class SelectorRival final : public AttnRival {
         decoder_(make_selector(method, options)),
         rule_{.budget = budget, .min_ctx = 0},
         team_(team) {
+    if (decoder_.selector().needs_totals()) {
+      throw Error("method '" + method +
+                  "' chooses by what a prefill looked at; there is none here");
+    }
     int layer = 0;
     for (const AttnSet& set : sets) {
       for (const AttnCache& cache : set) {
@@ -204,6 +228,25 @@ class SelectorRival final : public AttnRival {
   std::vector<int64_t> new_cells_;
 };
 
+class PrefillRival final : public AttnRival {
+ public:
+  PrefillRival(std::vector<AttnSet>& sets, Team& team) : sets_(sets), team_(team) {}
+
+  void step(size_t set) override {
+    for (AttnCache& cache : sets_[set]) {
+      const Step step = cache.step();
+      team_.run([&](const Worker& worker) { prefill_.step(step, worker); });
+    }
+  }
+
+  StageCounters take_counters() override { return {}; }
+
+ private:
+  std::vector<AttnSet>& sets_;
+  Team& team_;
+  Prefill prefill_;
+};
+
 }  // namespace
 
 std::unique_ptr<AttnRival> ggml_rival(std::vector<AttnSet>& sets, int threads) {
@@ -214,6 +257,10 @@ std::unique_ptr<AttnRival> selector_rival(std::vector<AttnSet>& sets, const std:
                                           const HataOptions& options, const Budget& budget,
                                           Team& team) {
   return std::make_unique<SelectorRival>(sets, method, options, budget, team);
+}
+
+std::unique_ptr<AttnRival> prefill_rival(std::vector<AttnSet>& sets, Team& team) {
+  return std::make_unique<PrefillRival>(sets, team);
 }
 
 }  // namespace hata::cli

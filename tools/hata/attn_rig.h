@@ -16,6 +16,12 @@
 
 namespace hata::cli {
 
+/// The shape that --heads ("32/8": query heads/KV heads) and --head-dim give.
+HeadShape parse_heads(const std::string& heads, int head_dim);
+
+/// The value below which this part of the values lies.
+double percentile(std::vector<double> values, double part);
+
 /// Which rows look at which cells.
 struct AttnCase {
   HeadShape shape;
@@ -98,5 +104,7 @@ std::unique_ptr<AttnRival> ggml_rival(std::vector<AttnSet>& sets, int threads);
 std::unique_ptr<AttnRival> selector_rival(std::vector<AttnSet>& sets, const std::string& method,
                                           const HataOptions& options, const Budget& budget,
                                           Team& team);
+/// Our dense attention for many rows.
+std::unique_ptr<AttnRival> prefill_rival(std::vector<AttnSet>& sets, Team& team);
 
 }  // namespace hata::cli

@@ -33,18 +33,6 @@ struct Options {
   std::string format = "md";
 };
 
-HeadShape parse_shape(const Options& options) {
-  HeadShape shape{.head_dim = options.head_dim};
-  char rest = 0;
-  if (std::sscanf(options.heads.c_str(), "%d/%d%c", &shape.n_q_heads, &shape.n_kv_heads, &rest) !=
-      2) {
-    throw CLI::ValidationError(
-        "--heads", fmt::format("'{}': give query heads/KV heads, as in 32/8", options.heads));
-  }
-  check_shape(shape);
-  return shape;
-}
-
 // Times of single steps, in nanoseconds.
 struct Samples {
   std::vector<double> total, encode, score, select, attend;
@@ -60,17 +48,11 @@ struct Samples {
   }
 };
 
-double percentile(std::vector<double> values, double part) {
-  std::sort(values.begin(), values.end());
-  const double at = part * static_cast<double>(values.size() - 1);
-  return values[static_cast<size_t>(std::lround(at))];
-}
-
 // What all measurements of one run share.
 struct Bench {
   explicit Bench(const Options& o)
       : options(o),
-        shape(parse_shape(o)),
+        shape(parse_heads(o.heads, o.head_dim)),
         cache_bytes(last_level_cache()),
         team(o.threads),
         buffer(team, 2 * cache_bytes),
@@ -223,6 +205,14 @@ std::string stage_cell(const Json& row, const char* key) {
   return row[key].is_null() ? "" : fmt::format("{:.1f}", row[key].get<double>() / 1e3);
 }
 
+// Bytes read to choose, per key and KV head.
+std::string choose_cell(const Json& row) {
+  if (row["choose_bytes"].is_null() || row["budget"].is_null()) return "";
+  const double keys =
+      row["n_kv"].get<double>() * row["n_kv_heads"].get<double>() * row["caches"].get<double>();
+  return fmt::format("{:.1f}", row["choose_bytes"].get<double>() / keys);
+}
+
 std::string ratio_cell(const Json& row, const char* key) {
   return row[key].is_null() ? "" : fmt::format("{:.2f}x", row[key].get<double>());
 }
@@ -249,6 +239,7 @@ const std::vector<Column> kColumns = {
     {"rows", true, [](const Json& r) { return r["rows"].dump(); }},
     {"budget", true,
      [](const Json& r) { return r["budget"].is_null() ? "all" : r["budget"].dump(); }},
+    {"choose B/key", true, choose_cell},
     {"median", true, [](const Json& r) { return human_time(r["median_ns"]); }},
     {"p10", true, [](const Json& r) { return human_time(r["p10_ns"]); }},
     {"p90", true, [](const Json& r) { return human_time(r["p90_ns"]); }},

@@ -79,7 +79,7 @@ class ModelBench {
       : options_(options), model_(model), shape_(shape), team_(options.threads) {}
 
   void run_depth(int64_t depth) {
-    configure_host("method=ggml");
+    configure_host("method=dense");
     eval::Session session(model_,
                           {.n_ctx = depth + options_.n_gen + 1, .threads = options_.threads});
     fill(session, depth);

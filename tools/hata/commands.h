@@ -12,6 +12,7 @@ void add_exec(CLI::App& app, int& status);
 void add_info(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_eval(CLI::App& app);
+void add_train(CLI::App& app);
 void add_make_model(CLI::App& app);
 
 }  // namespace hata::cli

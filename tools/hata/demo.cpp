@@ -4,6 +4,7 @@
 
 #include "commands.h"
 #include "eval/evaluate.h"
+#include "eval/tasks.h"
 #include "ggml_host.h"
 #include "model.h"
 #include "options.h"
@@ -14,7 +15,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-const std::vector<std::string> kTasks = {"needle", "key-value", "trace", "recall", "copy", "quote"};
+const std::vector<std::string> kTasks = {"needle", "multi-key", "key-value",
+                                         "trace",  "recall",    "copy"};
 
 struct Options {
   std::string model;
@@ -53,16 +55,16 @@ MethodOptions with_method(MethodOptions options, const std::string& method) {
   return options;
 }
 
-void ask_all(Contender& contender, eval::Session& session, const eval::Document& document,
+void ask_all(Contender& contender, eval::Session& session, const eval::Sample& document,
              Progress& progress) {
   configure_host(host_options(contender.method));
   // The first step after a change makes codes of the whole document: it is not one of the timed.
-  session.decode(document.questions.front().tokens.front());
+  session.decode(document.queries.front().tokens.front());
   session.truncate(static_cast<int64_t>(document.tokens.size()));
   reset_host_stats();
-  for (const auto& question : document.questions) {
+  for (const auto& question : document.queries) {
     progress.show("{}: question {}/{}", contender.label, contender.answers.size() + 1,
-                  document.questions.size());
+                  document.queries.size());
     contender.answers.push_back(eval::ask(session, question, true));
   }
   contender.stats = host_stats();
@@ -77,15 +79,15 @@ std::string shorten(std::string text, size_t width) {
   return text.size() <= width ? text : text.substr(0, width - 2) + "..";
 }
 
-void print_answers(const eval::Tokenizer& tokenizer, const eval::Document& document,
+void print_answers(const eval::Tokenizer& tokenizer, const eval::Sample& document,
                    const std::vector<Contender>& contenders) {
   constexpr size_t kQuestion = 38, kAnswer = 26;
   std::string head = fmt::format("{:<{}}  {:<{}}", "question", kQuestion, "expected", kAnswer);
   for (const auto& contender : contenders)
     head += fmt::format("  {:<{}}", contender.label, kAnswer + 6);
   print("{}\n{}\n", head, std::string(head.size(), '-'));
-  for (size_t q = 0; q < document.questions.size(); ++q) {
-    const eval::Question& question = document.questions[q];
+  for (size_t q = 0; q < document.queries.size(); ++q) {
+    const eval::Query& question = document.queries[q];
     const auto cell = [&](const std::vector<eval::Token>& tokens) {
       return shorten(tokenizer.decode(tokens), kAnswer);
     };
@@ -116,13 +118,13 @@ void print_summary(const std::vector<Contender>& contenders, size_t n_questions)
   }
 }
 
-Json summary_json(const eval::Tokenizer& tokenizer, const eval::Document& document,
+Json summary_json(const eval::Tokenizer& tokenizer, const eval::Sample& document,
                   const std::vector<Contender>& contenders, double prefill_seconds) {
   Json json;
   json["n_tokens"] = document.tokens.size();
   json["prefill_seconds"] = prefill_seconds;
-  for (size_t q = 0; q < document.questions.size(); ++q) {
-    const eval::Question& question = document.questions[q];
+  for (size_t q = 0; q < document.queries.size(); ++q) {
+    const eval::Query& question = document.queries[q];
     Json row;
     row["task"] = question.task;
     row["question"] = tokenizer.decode(question.part(false));
@@ -136,7 +138,7 @@ Json summary_json(const eval::Tokenizer& tokenizer, const eval::Document& docume
   for (const auto& contender : contenders) {
     json["methods"][contender.method.method] = {
         {"right", contender.right()},
-        {"questions", document.questions.size()},
+        {"questions", document.queries.size()},
         {"tokens_per_second", contender.tokens_per_second()},
         {"stats", contender.stats.json}};
   }
@@ -147,14 +149,14 @@ void run(const Options& options) {
   const eval::Model model = open_model(options.model);
   check_dense_layers(options.method.dense_layers, model.n_layers(), model.path());
   const eval::LlamaTokenizer tokenizer(model.vocab());
-  const eval::Document document = eval::make_mixed_document(
-      tokenizer, kTasks, options.n_ctx, options.per_task, options.document_seed);
+  const eval::Sample document = eval::make_mixed_document(tokenizer, kTasks, options.n_ctx,
+                                                          options.per_task, options.document_seed);
   size_t longest = 0;
-  for (const auto& question : document.questions) {
+  for (const auto& question : document.queries) {
     longest = std::max(longest, question.tokens.size());
   }
 
-  configure_host("method=ggml");
+  configure_host("method=dense");
   eval::Session session(
       model, {.n_ctx = options.n_ctx + static_cast<int64_t>(longest), .threads = options.threads});
   Progress progress;
@@ -174,11 +176,11 @@ void run(const Options& options) {
                              .dump(2, ' ', false, Json::error_handler_t::replace));
   }
   print("{}: a document of {} tokens, read in {:.1f} s; {} questions\n", model.name(),
-        document.tokens.size(), prefill_seconds, document.questions.size());
+        document.tokens.size(), prefill_seconds, document.queries.size());
   print("{}: budget {}, the first {} layers dense, {} threads\n\n", options.method.method,
         options.method.budget.text(), options.method.dense_layers, options.threads);
   print_answers(tokenizer, document, contenders);
-  print_summary(contenders, document.questions.size());
+  print_summary(contenders, document.queries.size());
 }
 
 }  // namespace

@@ -1,10 +1,12 @@
-// hata eval: right answers per task and method, question and answer through sparse decode.
-#include <algorithm>
-#include <map>
+// hata eval: every method on every task, question and answer through sparse decode steps.
+#include <filesystem>
+#include <fstream>
 
 #include "commands.h"
-#include "eval/evaluate.h"
-#include "ggml_host.h"
+#include "eval/jsonl.h"
+#include "eval/run.h"
+#include "eval/summary.h"
+#include "eval_output.h"
 #include "hata/types.h"
 #include "model.h"
 #include "options.h"
@@ -13,159 +15,137 @@
 namespace hata::cli {
 namespace {
 
+namespace fs = std::filesystem;
+
 struct Options {
   std::string model;
+  std::vector<std::string> tasks;
+  std::vector<std::string> jsonl, text;  ///< files
   std::vector<int64_t> contexts = {8192};
-  std::vector<std::string> methods = {"ggml", "dense", "hata", "hata-paper", "exact", "streaming"};
+  std::vector<std::string> methods = {"exact-prob", "exact-logit", "hata", "hata-paper", "random"};
   std::vector<Budget> budgets = {Budget::parse("1.56%")};
   std::vector<int> dense_layers = {2};
-  std::vector<std::string> tasks;
-  int questions = 160;
-  int per_document = 32;
-  uint64_t document_seed = 1;
   int64_t min_ctx = 1024;
-  HataOptions hata;
-  int threads = 1;
+  eval::RunOptions run;
+  std::string states;
+  double states_gb = 4;
   std::string format = "md";
+  std::string out, resume, export_to;
 };
 
-// One way to attend, and its score on the tasks asked so far.
-struct Setting {
-  MethodOptions method;
-  std::map<std::string, int64_t> right = {}, asked = {};  ///< by task
-  int64_t steps = 0, ns = 0;
-};
+constexpr const char* kFormats[] = {"md", "csv", "json", "html"};
 
-bool reads_every_key(const std::string& method) { return method == "ggml" || method == "dense"; }
+// --- where results go ---------------------------------------------------------------------------
 
-std::vector<Setting> settings_of(const Options& options) {
-  std::vector<Setting> settings;
-  for (const std::string& method : options.methods) {
-    MethodOptions m{.method = method, .hata = options.hata, .min_ctx = options.min_ctx};
-    if (reads_every_key(method)) {
-      settings.push_back({.method = m});
-      continue;
-    }
-    for (const int dense_layers : options.dense_layers) {
-      for (const Budget& budget : options.budgets) {
-        m.dense_layers = dense_layers;
-        m.budget = budget;
-        settings.push_back({.method = m});
-      }
-    }
+void check_writable(const std::string& path) {
+  if (!std::ofstream(path, std::ios::app).good()) {
+    throw Error(path + ": cannot be written; name another file or folder with --out");
   }
-  return settings;
 }
 
-class Evaluation {
- public:
-  Evaluation(const Options& options, const eval::Model& model)
-      : options_(options), model_(model), tokenizer_(model.vocab()) {}
+void write_file(const std::string& path, const std::string& text) {
+  std::ofstream out(path, std::ios::binary);
+  if (!(out << text).flush()) throw Error(path + ": cannot be written");
+}
 
-  void run_context(int64_t n_ctx) {
-    settings_ = settings_of(options_);
-    for (const std::string& task : options_.tasks) {
-      for (int asked = 0, document = 0; asked < options_.questions; ++document) {
-        const int n = std::min(options_.per_document, options_.questions - asked);
-        run_document(task, n_ctx, document, n);
-        asked += n;
-      }
+/// A folder gets every format and the results themselves; a file the format of -o.
+class Output {
+ public:
+  explicit Output(const Options& options) : format_(options.format), path_(options.out) {
+    std::error_code error;
+    is_folder_ = !path_.empty() && (path_.back() == '/' || fs::is_directory(path_, error));
+    if (is_folder_) {
+      fs::create_directories(path_, error);
+      for (const char* format : kFormats) check_writable(report(format));
+    } else if (!path_.empty()) {
+      check_writable(path_);
     }
-    for (const Setting& setting : settings_) add_rows(setting, n_ctx);
   }
 
-  Progress& progress() { return progress_; }
-  const std::vector<Json>& rows() const { return rows_; }    ///< one a task
-  const std::vector<Json>& table() const { return table_; }  ///< one a setting
+  std::string results(const std::string& resume) const {
+    return resume.empty() && is_folder_ ? (fs::path(path_) / "results.jsonl").string() : resume;
+  }
+
+  void put(const eval::Results& results) const {
+    const Json summary = eval::summarize(results);
+    if (path_.empty()) return write(render_evaluation(format_, summary, results));
+    if (!is_folder_) return write_file(path_, render_evaluation(format_, summary, results));
+    for (const char* format : kFormats) {
+      write_file(report(format), render_evaluation(format, summary, results));
+    }
+  }
 
  private:
-  void run_document(const std::string& task, int64_t n_ctx, int number, int n_questions) {
-    const eval::Document document =
-        eval::make_document(tokenizer_, task, n_ctx, n_questions,
-                            options_.document_seed * 1'000'003 + static_cast<uint64_t>(number));
-    size_t longest = 0;
-    for (const auto& question : document.questions) {
-      longest = std::max(longest, question.tokens.size());
-    }
-    configure_host("method=ggml");
-    eval::Session session(
-        model_, {.n_ctx = n_ctx + static_cast<int64_t>(longest), .threads = options_.threads});
-    session.prefill(document.tokens, [&](int64_t done) {
-      progress_.show("{} at {}, document {}: {}/{} tokens read", task, n_ctx, number + 1, done,
-                     document.tokens.size());
-    });
-    for (Setting& setting : settings_) {
-      progress_.show("{} at {}, document {}: {}", task, n_ctx, number + 1, setting.method.method);
-      configure_host(host_options(setting.method));
-      for (const eval::Question& question : document.questions) {
-        const eval::Answer answer = eval::ask(session, question, false);
-        setting.right[task] += answer.right;
-        setting.asked[task] += 1;
-        setting.steps += answer.steps;
-        setting.ns += answer.ns;
-      }
-    }
+  std::string report(const char* format) const {
+    return fs::path(path_) / (std::string("eval.") + format);
   }
 
-  Json describe(const Setting& setting, int64_t n_ctx) const {
-    const bool sparse = !reads_every_key(setting.method.method);
-    Json row;
-    row["method"] = setting.method.method;
-    row["n_ctx"] = n_ctx;
-    row["budget"] = sparse ? Json(setting.method.budget.text()) : Json();
-    row["dense_layers"] = sparse ? Json(setting.method.dense_layers) : Json();
-    return row;
-  }
-
-  void add_rows(const Setting& setting, int64_t n_ctx) {
-    Json line = describe(setting, n_ctx);
-    double sum = 0;
-    for (const std::string& task : options_.tasks) {
-      Json row = describe(setting, n_ctx);
-      const double accuracy =
-          static_cast<double>(setting.right.at(task)) / static_cast<double>(setting.asked.at(task));
-      row["task"] = task;
-      row["questions"] = setting.asked.at(task);
-      row["right"] = setting.right.at(task);
-      row["accuracy"] = accuracy;
-      rows_.push_back(row);
-      line["tasks"][task] = accuracy;
-      sum += accuracy;
-    }
-    line["mean"] = sum / static_cast<double>(options_.tasks.size());
-    line["tokens_per_second"] =
-        static_cast<double>(setting.steps) * 1e9 / static_cast<double>(setting.ns);
-    table_.push_back(line);
-  }
-
-  const Options& options_;
-  const eval::Model& model_;
-  eval::LlamaTokenizer tokenizer_;
-  Progress progress_;
-  std::vector<Setting> settings_;
-  std::vector<Json> rows_, table_;
+  std::string format_, path_;
+  bool is_folder_ = false;
 };
 
-std::vector<Column> columns_of(const Options& options) {
-  const auto plain = [](const char* key) {
-    return [key](const Json& row) {
-      const Json& value = row[key];
-      return value.is_null() ? "" : value.is_string() ? value.get<std::string>() : value.dump();
-    };
-  };
-  const auto percent = [](double part) { return fmt::format("{:.1f}", 100 * part); };
-  std::vector<Column> columns = {{"method", false, plain("method")},
-                                 {"context", true, plain("n_ctx")},
-                                 {"budget", true, plain("budget")},
-                                 {"dense layers", true, plain("dense_layers")}};
-  for (const std::string& task : options.tasks) {
-    columns.push_back({task, true, [=](const Json& row) { return percent(row["tasks"][task]); }});
+// --- the run
+// --------------------------------------------------------------------------------------
+
+std::string clock_text(double seconds) {
+  const auto s = static_cast<int64_t>(seconds);
+  return s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60)
+                  : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+}
+
+eval::RunOptions run_options(const Options& options) {
+  eval::RunOptions run = options.run;
+  run.tasks = options.tasks;
+  for (const std::string& file : options.jsonl) run.tasks.push_back("jsonl:" + file);
+  for (const std::string& file : options.text) run.tasks.push_back("text:" + file);
+  run.tasks = eval::expand_tasks(run.tasks.empty() ? std::vector<std::string>{"words"} : run.tasks);
+  run.contexts = options.contexts;
+  run.settings = eval::make_settings(eval::expand_methods(options.methods), options.budgets,
+                                     options.dense_layers, options.min_ctx);
+  return run;
+}
+
+eval::Listener listener(Progress& progress) {
+  return {.progress =
+              [&](const std::string& what, double share, double left) {
+                progress.show("{:.0f} %{}  {}", 100 * share,
+                              left < 0 ? "" : ", " + clock_text(left) + " left", what);
+              },
+          .note =
+              [&](const std::string& line) {
+                progress.clear();
+                fmt::print(stderr, "hata: {}\n", line);
+              }};
+}
+
+void run_tasks(const Options& options, const eval::Model& model, const eval::RunOptions& run) {
+  const uint64_t fingerprint = eval::model_fingerprint(model.path());
+  const Output output(options);
+  const eval::States states(options.states, static_cast<int64_t>(options.states_gb * 1e9),
+                            fingerprint);
+  eval::ResultsFile file(output.results(options.resume),
+                         eval::settings_json(run, model, fingerprint));
+  Progress progress;
+  const eval::Listener listens = listener(progress);
+  if (file.continued() > 0) {
+    listens.note(fmt::format("{} results are there already; going on", file.continued()));
   }
-  columns.push_back({"mean", true, [=](const Json& row) { return percent(row["mean"]); }});
-  columns.push_back({"tokens/s", true, [](const Json& row) {
-                       return fmt::format("{:.0f}", row["tokens_per_second"].get<double>());
-                     }});
-  return columns;
+  eval::run(model, run, states, file, listens);
+  progress.clear();
+  output.put(file.results());
+  const int64_t errors = file.results().errors;
+  if (errors == 0) return;
+  throw Error(
+      fmt::format("{} of the documents and settings could not be asked (named above); all "
+                  "other results are complete",
+                  errors));
+}
+
+void export_tasks(const Options& options, const eval::Model& model, const eval::RunOptions& run) {
+  std::ofstream out(options.export_to, std::ios::binary);
+  const int64_t n = eval::export_jsonl(model, run, out);
+  if (!out.flush()) throw Error(options.export_to + ": cannot be written");
+  fmt::print(stderr, "hata: {} lines written to {}\n", n, options.export_to);
 }
 
 void run(const Options& options) {
@@ -173,55 +153,109 @@ void run(const Options& options) {
   for (const int dense_layers : options.dense_layers) {
     check_dense_layers(dense_layers, model.n_layers(), model.path());
   }
-  Evaluation evaluation(options, model);
-  for (const int64_t n_ctx : options.contexts) evaluation.run_context(n_ctx);
-  evaluation.progress().clear();
-  const Format format = parse_format(options.format);
-  if (format == Format::md) {
-    print("{}: right answers in percent, {} questions a task, {} a document\n\n", model.name(),
-          options.questions, options.per_document);
-  }
-  print_rows(format, format == Format::md ? evaluation.table() : evaluation.rows(),
-             columns_of(options));
+  const eval::RunOptions run = run_options(options);
+  if (!options.export_to.empty()) return export_tasks(options, model, run);
+  run_tasks(options, model, run);
+}
+
+// --- options
+// --------------------------------------------------------------------------------------
+
+std::string task_list() {
+  std::string text;
+  for (const auto& task : eval::task_help())
+    text += fmt::format("  {:<22}{}\n", task.name, task.text);
+  return text;
+}
+
+// An option whose values must please `check`, which throws Error.
+template <class Check>
+void add_checked_list(CLI::App& app, const std::string& name, std::vector<std::string>& values,
+                      const std::string& help, Check check) {
+  app.add_option(name, values, help)
+      ->delimiter(',')
+      ->check([check](const std::string& value) {
+        try {
+          (void)check(std::vector<std::string>{value});
+          return std::string();
+        } catch (const Error& error) {
+          return std::string(error.what());
+        }
+      })
+      ->capture_default_str();
+}
+
+void add_what(CLI::App& app, Options& options) {
+  add_checked_list(app, "--task", options.tasks,
+                   "tasks (a comma list), listed below; default: words", eval::expand_tasks);
+  app.add_option("--jsonl", options.jsonl, "samples of your own: a file of JSON lines");
+  app.add_option("--text", options.text, "plain text, compared with dense attention");
+  app.add_option("-c,--ctx", options.contexts, "tokens of a document (a comma list)")
+      ->delimiter(',')
+      ->check(CLI::Range(int64_t{256}, int64_t{1} << 24))
+      ->capture_default_str();
+  add_checked_list(app, "--method", options.methods,
+                   "methods (a comma list), listed below; all: each as published; windowed: the "
+                   "others with HATA's window",
+                   eval::expand_methods);
+  add_budgets(app, options.budgets);
+  app.add_option("--dense-layers", options.dense_layers,
+                 "first layers that attend to every key (a comma list)")
+      ->delimiter(',')
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  add_min_ctx(app, options.min_ctx);
+}
+
+void add_how(CLI::App& app, Options& options) {
+  app.add_option("--samples", options.run.samples,
+                 "documents a task and length (default: 8, or all of a file)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--per-document", options.run.per_document, "questions about a document")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--seed", options.run.seed, "other documents")->capture_default_str();
+  app.add_option("--inspect", options.run.inspect,
+                 "questions a document whose first answer is compared with exact attention")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--states", options.states,
+                 "a folder that keeps read documents for later runs (65 MB for 8K tokens of the "
+                 "bundled model)");
+  app.add_option("--states-limit", options.states_gb, "gigabytes in it; the oldest go first")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  add_threads(app, options.run.threads);
+}
+
+void add_outputs(CLI::App& app, Options& options) {
+  auto* format = app.add_option("-o,--output", options.format, "md, csv, json, jsonl or html")
+                     ->check(CLI::IsMember({"md", "csv", "json", "jsonl", "html"}))
+                     ->capture_default_str();
+  app.add_flag_callback(
+         "--json", [&options] { options.format = "json"; }, "the same as -o json")
+      ->excludes(format);
+  app.add_option("--out", options.out,
+                 "a file for the output, or a folder for all formats and the results");
+  app.add_option("--resume", options.resume,
+                 "a file that results are appended to; an interrupted run goes on from it");
+  app.add_option("--export-jsonl", options.export_to,
+                 "write the tasks to a file for other harnesses, and ask nothing");
 }
 
 }  // namespace
 
 void add_eval(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  options->tasks = eval::task_names();
   CLI::App* eval_app =
       app.add_subcommand("eval", "right answers per task and method, over long documents");
   eval_app->footer(
-      "Example:\n  hata eval -c 8192,16384 --method ggml,hata,streaming --budget 1.56%,64");
+      "Tasks:\n" + task_list() + "\nMethods:\n" + methods_help() +
+      "\nExample:\n  hata eval -c 8192 --method all --budget 64,256,1.56% --out eval/");
   add_model(*eval_app, options->model, false);
-  eval_app->add_option("-c,--ctx", options->contexts, "tokens of a document (a comma list)")
-      ->delimiter(',')
-      ->check(CLI::Range(int64_t{256}, int64_t{1} << 24))
-      ->capture_default_str();
-  add_methods(*eval_app, options->methods);
-  add_budgets(*eval_app, options->budgets);
-  eval_app
-      ->add_option("--dense-layers", options->dense_layers,
-                   "first layers that attend to every key (a comma list)")
-      ->delimiter(',')
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  eval_app->add_option("--task", options->tasks, "tasks (a comma list; all of them by default)")
-      ->delimiter(',')
-      ->check(CLI::IsMember(eval::task_names()));
-  eval_app->add_option("--questions", options->questions, "questions a task")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  eval_app->add_option("--per-document", options->per_document, "questions a document")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  eval_app->add_option("--document-seed", options->document_seed, "other documents")
-      ->capture_default_str();
-  add_min_ctx(*eval_app, options->min_ctx);
-  add_hata_options(*eval_app, options->hata);
-  add_threads(*eval_app, options->threads);
-  add_format(*eval_app, options->format);
+  add_what(*eval_app, *options);
+  add_how(*eval_app, *options);
+  add_outputs(*eval_app, *options);
   eval_app->callback([options] { run(*options); });
 }
 

@@ -24,6 +24,7 @@ constexpr int kRefused = 125, kCannotRun = 126, kNotFound = 127;
 
 struct Options {
   MethodOptions method;
+  int max_rows = 8;
   bool verify = false;
   bool stats = false;
   bool quiet = false;
@@ -143,6 +144,7 @@ void check_program(const Program& program, const std::string& library) {
 
 std::string environment_options(const Options& options) {
   std::string text = host_options(options.method);
+  if (options.method.method != "ggml") text += fmt::format(" max-rows={}", options.max_rows);
   if (options.verify) text += " verify=on";
   if (options.stats) text += " stats=on";
   if (options.quiet) text += " quiet=on";
@@ -181,6 +183,11 @@ void add_exec(CLI::App& app, int& status) {
       "HATA_OPTIONS. Exit status: the program's; 125 refused, 126 cannot run, 127 not found.\n"
       "Example:\n  hata exec --budget 512 --stats -- llama-server -m model.gguf -c 65536");
   add_method_options(*exec_app, options->method);
+  exec_app
+      ->add_option("--max-rows", options->max_rows,
+                   "batches with more rows of one sequence are a prompt, and stay dense")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
   exec_app->add_flag("--verify", options->verify, "check every code at every sparse step (slow)");
   exec_app->add_flag("--stats", options->stats, "print statistics at exit and on SIGUSR1");
   exec_app->add_flag("--quiet", options->quiet, "no notes on what stays dense, and why");

@@ -1,10 +1,6 @@
 #include "ggml_host.h"
 
-#include <cstdlib>
-#include <memory>
-
-#include "hata/ggml.h"
-#include "hata/types.h"
+#include "eval/host.h"
 
 namespace hata::cli {
 
@@ -14,15 +10,11 @@ std::string HostStats::line() const {
                      human_bytes(bytes_read()), human_bytes(dense_bytes));
 }
 
-void configure_host(const std::string& options) {
-  if (const char* problem = hata_ggml_configure(options.c_str())) throw Error(problem);
-}
+void configure_host(const std::string& options) { eval::configure_host(options); }
 
 HostStats host_stats() {
-  const std::unique_ptr<char, void (*)(void*)> text(hata_ggml_stats_json(), std::free);
-  if (text == nullptr) throw Error("out of memory for statistics");
   HostStats stats;
-  stats.json = Json::parse(text.get());
+  stats.json = eval::host_stats();
   stats.keys_attended = stats.json.at("keys_attended");
   stats.keys_valid = stats.json.at("keys_valid");
   const Json& bytes = stats.json.at("bytes");
@@ -32,6 +24,6 @@ HostStats host_stats() {
   return stats;
 }
 
-void reset_host_stats() { hata_ggml_reset_stats(); }
+void reset_host_stats() { eval::reset_host_stats(); }
 
 }  // namespace hata::cli

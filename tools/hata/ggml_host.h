@@ -1,4 +1,5 @@
-// The llama.cpp host in our own process: its C interface with errors as exceptions.
+// The llama.cpp host in our own process (src/eval/host.h), with its statistics as the commands show
+// them.
 #pragma once
 
 #include <string>

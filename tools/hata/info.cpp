@@ -8,6 +8,7 @@
 #include "output.h"
 #include "weights/gguf.h"
 #include "weights/model_shape.h"
+#include "weights/weights_file.h"
 
 namespace hata::cli {
 namespace {
@@ -164,31 +165,56 @@ void print_model(const Options& options, const weights::GgufFile& file,
   }
 }
 
-// A weights file lists what its metadata says; its tensors are one projection a layer.
-Json weights_json(const weights::GgufFile& file) {
+Json weights_json(const weights::WeightsFile& file) {
+  const weights::Provenance& p = file.provenance;
   Json json;
-  json["file"] = file.path;
+  json["file"] = file.weights.path;
   json["kind"] = "weights";
-  json["architecture"] = file.text("general.architecture").value_or("");
-  for (const auto& [key, value] : file.metadata) {
-    constexpr std::string_view kPrefix = "adapter.hata.";
-    if (key.rfind(kPrefix, 0) != 0) continue;
-    const std::string name = key.substr(kPrefix.size());
-    if (const auto* number = std::get_if<int64_t>(&value)) json[name] = *number;
-    if (const auto* text = std::get_if<std::string>(&value)) json[name] = *text;
-  }
-  json["n_tensors"] = file.tensors.size();
+  json["architecture"] = p.architecture;
+  json["base_model"] = p.base_name;
+  json["fingerprint"] = p.fingerprint;
+  json["rbit"] = file.rbit;
+  json["objective"] = p.objective;
+  json["dataset"] = p.dataset;
+  json["rows"] = p.rows;
+  json["row_tokens"] = p.row_tokens;
+  json["steps"] = p.steps;
+  json["seed"] = p.seed;
+  json["first_loss"] = p.first_loss;
+  json["last_loss"] = p.last_loss;
+  for (const auto& [layer, w] : file.weights.layers) json["layers"].push_back(layer);
+  json["quality"] = Json::parse(p.quality, nullptr, false);
+  if (json["quality"].is_discarded()) json["quality"] = nullptr;
   return json;
 }
 
-void print_weights(const weights::GgufFile& file) {
-  print("{}\n  weights for {} models, {} tensors\n", file.path,
-        file.text("general.architecture").value_or("unnamed"), file.tensors.size());
-  for (const auto& [key, value] : weights_json(file).items()) {
-    if (key != "file" && key != "kind" && key != "n_tensors" && key != "architecture") {
-      print("  {}: {}\n", key, value.dump());
+// "64: 0.91 learned, 0.83 random, 0.99 exact"
+void print_quality(const char* title, const Json& by_method) {
+  if (!by_method.is_object() || by_method.empty()) return;
+  print("  {}\n", title);
+  for (const auto& [budget, unused] : by_method.front().items()) {
+    print("    budget {:>6}:", budget);
+    for (const auto& [method, values] : by_method.items()) {
+      print(" {} {:.3f}", method, values.value(budget, 0.0));
     }
+    print("\n");
   }
+}
+
+void print_weights(const weights::WeightsFile& file) {
+  const weights::Provenance& p = file.provenance;
+  print("{}\n  HATA weights for {} ({}, fingerprint {}): {} layers, {} bits a code\n",
+        file.weights.path, p.base_name, p.architecture, p.fingerprint, file.weights.layers.size(),
+        file.rbit);
+  print("  trained by {} on {} documents of {} tokens, {} steps, seed {}: {}\n", p.objective,
+        p.rows, p.row_tokens, p.steps, p.seed, p.dataset);
+  print("  loss {:.4f} at first, {:.4f} at last\n", p.first_loss, p.last_loss);
+  const Json quality = Json::parse(p.quality, nullptr, false);
+  if (!quality.is_object()) return;
+  print_quality("attention to far keys that the chosen ones hold (held-out documents)",
+                quality.value("kept_mass", Json()));
+  print_quality("of the far keys attended to most, the share that is chosen",
+                quality.value("recall", Json()));
 }
 
 void run(const Options& options) {
@@ -196,7 +222,8 @@ void run(const Options& options) {
   for (const std::string& path : options.files) {
     const weights::GgufFile file = weights::read_gguf(path);
     if (file.text("adapter.type") == "hata") {
-      options.json ? all.push_back(weights_json(file)) : print_weights(file);
+      const weights::WeightsFile trained = weights::read_weights(path);
+      options.json ? all.push_back(weights_json(trained)) : print_weights(trained);
       continue;
     }
     const weights::ModelShape model = weights::model_shape(file);
@@ -215,7 +242,8 @@ void run(const Options& options) {
 void add_info(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* info = app.add_subcommand(
-      "info", "what a model means to HATA: sparse layers, memory for codes, bytes read");
+      "info",
+      "what a model or weights file means to HATA: sparse layers, memory, bytes read, quality");
   info->footer("Example:\n  hata info model.gguf --budget 1.56%");
   info->add_option("files", options->files, "model or weights files (GGUF)")->required();
   add_budget(*info, options->budget);

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "hata/types.h"
+#include "output.h"
 
 namespace hata::cli {
 namespace {
@@ -46,6 +47,14 @@ void add_min_ctx(CLI::App& app, int64_t& min_ctx) {
       ->capture_default_str();
 }
 
+void add_prefill(CLI::App& app, bool& prefill) {
+  app.add_option_function<std::string>(
+         "--prefill", [&prefill](const std::string& text) { prefill = text == "on"; },
+         "our dense attention for prompts, too: on, or off (ggml's)")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->default_str("on");
+}
+
 void add_rbit(CLI::App& app, int& rbit) {
   app.add_option("--rbit", rbit, "bits of a code: 64, 128 or 256")
       ->check(CLI::IsMember({64, 128, 256}))
@@ -80,7 +89,7 @@ void add_hata_options(CLI::App& app, HataOptions& options) {
 
 void add_method_options(CLI::App& app, MethodOptions& options) {
   app.add_option("--method", options.method,
-                 "hata, hata-paper, exact, streaming, dense, or ggml (hands off)")
+                 "a method and its parameters, as in quest:page=32; or ggml (hands off)")
       ->check([](const std::string& name) {
         if (name != "ggml") checked("--method", [&] { check_method(name); });
         return std::string();
@@ -89,6 +98,7 @@ void add_method_options(CLI::App& app, MethodOptions& options) {
   add_budget(app, options.budget);
   add_dense_layers(app, options.dense_layers);
   add_min_ctx(app, options.min_ctx);
+  add_prefill(app, options.prefill);
   add_hata_options(app, options.hata);
 }
 
@@ -125,8 +135,15 @@ void add_budgets(CLI::App& app, std::vector<Budget>& budgets) {
 }
 
 void add_methods(CLI::App& app, std::vector<std::string>& methods) {
+  app.add_flag_callback(
+      "--help-methods",
+      [] {
+        print("{}", methods_help());
+        throw CLI::Success();
+      },
+      "list the methods with their parameters, and exit");
   app.add_option("--method", methods,
-                 "ggml, dense, hata, hata-paper, exact, streaming (a comma list)")
+                 "ggml, dense, hata, quest:page=32, ... (a comma list); --help-methods lists them")
       ->delimiter(',')
       ->check([](const std::string& name) {
         if (name != "ggml") checked("--method", [&] { check_method(name); });
@@ -139,9 +156,11 @@ std::string host_options(const MethodOptions& options) {
   if (options.method == "ggml") return "method=ggml";
   const HataOptions& hata = options.hata;
   return fmt::format(
-      "method={} budget={} dense-layers={} min-ctx={} sink={} recent={} lengths={} seed={} rbit={}",
+      "method={} budget={} dense-layers={} min-ctx={} sink={} recent={} lengths={} seed={} rbit={} "
+      "prefill={}",
       options.method, options.budget.text(), options.dense_layers, options.min_ctx, hata.sink,
-      hata.recent, hata.lengths ? "on" : "off", hata.seed, hata.rbit);
+      hata.recent, hata.lengths ? "on" : "off", hata.seed, hata.rbit,
+      options.prefill ? "on" : "off");
 }
 
 void check_dense_layers(int dense_layers, int n_layers, const std::string& model) {

@@ -25,23 +25,22 @@ std::string csv_cell(const Json& value) {
   return quoted + '"';
 }
 
-void print_csv(const std::vector<Json>& rows) {
-  std::string line;
-  for (const auto& [key, value] : rows.front().items()) line += (line.empty() ? "" : ",") + key;
-  write(line + "\n");
+std::string csv_text(const std::vector<Json>& rows) {
+  std::string text;
+  for (const auto& [key, value] : rows.front().items()) text += (text.empty() ? "" : ",") + key;
+  text += '\n';
   for (const Json& row : rows) {
-    line.clear();
-    for (const auto& [key, value] : row.items()) line += csv_cell(value) + ",";
-    line.back() = '\n';
-    write(line);
+    for (const auto& [key, value] : row.items()) text += csv_cell(value) + ",";
+    text.back() = '\n';
   }
+  return text;
 }
 
 std::string pad(const std::string& text, size_t width, bool right_aligned) {
   return right_aligned ? fmt::format("{:>{}}", text, width) : fmt::format("{:<{}}", text, width);
 }
 
-void print_md(const std::vector<Json>& rows, const std::vector<Column>& columns) {
+std::string md_text(const std::vector<Json>& rows, const std::vector<Column>& columns) {
   std::vector<std::vector<std::string>> cells;  // [column][title, then rows]
   std::vector<size_t> widths;
   for (const Column& column : columns) {
@@ -51,15 +50,17 @@ void print_md(const std::vector<Json>& rows, const std::vector<Column>& columns)
     for (const auto& text : texts) width = std::max(width, text.size());
     widths.push_back(width);
   }
+  std::string table;
   for (size_t line = 0; line <= rows.size(); ++line) {
     std::string text = "|", rule = "|";
     for (size_t c = 0; c < columns.size(); ++c) {
       text += " " + pad(cells[c][line], widths[c], columns[c].right_aligned) + " |";
       rule += " " + std::string(widths[c] - 1, '-') + (columns[c].right_aligned ? ": |" : "- |");
     }
-    write(text + "\n");
-    if (line == 0) write(rule + "\n");
+    table += text + "\n";
+    if (line == 0) table += rule + "\n";
   }
+  return table;
 }
 
 }  // namespace
@@ -80,18 +81,25 @@ Format parse_format(const std::string& name) {
   throw Error(fmt::format("--output {}: unknown format; give md, csv, json or jsonl", name));
 }
 
-void print_rows(Format format, const std::vector<Json>& rows, const std::vector<Column>& columns) {
-  if (rows.empty()) return;
+std::string render_rows(Format format, const std::vector<Json>& rows,
+                        const std::vector<Column>& columns) {
+  if (rows.empty()) return "";
+  std::string text;
   switch (format) {
     case Format::md:
-      return print_md(rows, columns);
+      return md_text(rows, columns);
     case Format::csv:
-      return print_csv(rows);
+      return csv_text(rows);
     case Format::json:
-      return write(Json(rows).dump(2) + "\n");
+      return Json(rows).dump(2) + "\n";
     case Format::jsonl:
-      for (const Json& row : rows) write(row.dump() + "\n");
+      for (const Json& row : rows) text += row.dump() + "\n";
   }
+  return text;
+}
+
+void print_rows(Format format, const std::vector<Json>& rows, const std::vector<Column>& columns) {
+  write(render_rows(format, rows, columns));
 }
 
 Progress::Progress() : enabled_(isatty(STDERR_FILENO) != 0) {}

@@ -38,6 +38,8 @@ struct Column {
 };
 
 /// Rows with the same keys; md shows `columns`, the other formats every key.
+std::string render_rows(Format format, const std::vector<Json>& rows,
+                        const std::vector<Column>& columns);
 void print_rows(Format format, const std::vector<Json>& rows, const std::vector<Column>& columns);
 
 /// One line on standard error that is written over and over; silent where it is no terminal.

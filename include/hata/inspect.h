@@ -1,0 +1,30 @@
+// What one attention step chose, for evaluation: see hata_ggml_set_inspector (hata/ggml.h).
+#pragma once
+
+#include <span>
+
+#include "hata/index.h"
+#include "hata/selector.h"
+
+namespace hata {
+
+/// A step with a sparse row, after it was attended to. All of it is valid during the call alone.
+struct Inspection {
+  int layer;
+  const Step& step;
+  std::span<const RowPlan> plans;  ///< [row]; budget 0: the row stayed dense
+  const Selection& selection;      ///< of the sparse rows
+  const CellIndex& index;
+};
+
+/// A batch of many rows (a prefill) of one stream, after it was attended to: its keys are in the
+/// cache. See hata_ggml_set_prefill_inspector.
+struct PrefillInspection {
+  int layer;
+  const Step& step;
+};
+
+/// Called on one of the step's threads while the others wait.
+using Inspector = void (*)(const Inspection& step, void* user);
+
+}  // namespace hata

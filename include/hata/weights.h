@@ -1,0 +1,23 @@
+// Trained projections of one model: what a weights file holds, and `hata train` makes.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "hata/encode.h"
+
+namespace hata {
+
+struct LayerWeights {
+  Projection projection;            ///< of queries and keys alike
+  std::vector<float> mean_lengths;  ///< [n_kv_heads] mean |key|: length 8 of the score
+};
+
+struct Weights {
+  std::string path;                    ///< the file; empty where there is none
+  std::map<int, LayerWeights> layers;  ///< those that are not in it use the random projection
+};
+
+}  // namespace hata

@@ -1,0 +1,34 @@
+// Random numbers that are the same on every machine.
+#pragma once
+
+#include <cstdint>
+
+namespace hata {
+
+/// splitmix64 (Steele, Lea, Flood 2014).
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+
+  uint64_t next() {
+    uint64_t z = state_ += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+  }
+
+  /// Near-Gaussian, mean 0: a sum of twelve 16-bit integers, exact in every step.
+  double normal() {
+    int64_t sum = -12 * 0x8000;
+    for (int draw = 0; draw < 3; ++draw) {
+      const uint64_t bits = next();
+      for (int part = 0; part < 64; part += 16) sum += static_cast<int64_t>(bits >> part & 0xffff);
+    }
+    return static_cast<double>(sum);
+  }
+
+ private:
+  uint64_t state_;
+};
+
+}  // namespace hata

@@ -1,0 +1,62 @@
+// The objective of the paper (section 3.1), with the constants of its public code:
+//
+//   h(x) = 2 sigmoid(sigma x W) - 1
+//   loss = epsilon sum s |h(q) - h(k)|^2 / N  +  lambda sum over query heads |B|^2  +  eta |W'W -
+//   I| B = sum over pairs (h(q) + h(k)) / (N r);  N: pairs of one query head s: a query's tenth of
+//   keys with the largest q.k get 20 .. 1 in order, all others -1
+//
+// Pairs are those of every query with all keys it sees; a row gives one query (the paper's way) or
+// more.
+#pragma once
+
+#include "learn/objective.h"
+
+namespace hata::learn {
+
+struct PaperOptions {
+  double epsilon = 0.01;
+  double lambda = 1.0;
+  double eta = 2.0;
+  double sigma = 0.1;
+  double top_share = 0.1;
+  double top_first = 20.0;
+  double top_last = 1.0;
+  double other = -1.0;
+};
+
+class PaperObjective final : public Objective {
+ public:
+  explicit PaperObjective(const PaperOptions& options) : options_(options) {}
+
+  double evaluate(std::span<const Row> rows, const Parameters& parameters, double progress,
+                  Parameters* gradient) override;
+
+  /// The labels of one query: [n] from its q.k.
+  void label(const float* logits, int64_t n, float* labels);
+
+ private:
+  // Sums over the pairs of one step.
+  struct Totals {
+    int64_t pairs = 0;         // of one query head
+    std::vector<double> sums;  // [query head][rbit]: of h(q) + h(k)
+    double similarity = 0;     // of s |h(q) - h(k)|^2
+  };
+
+  void prepare(const Row& row, const Parameters& p);
+  void project(const std::vector<float>& vectors, const Parameters& p, std::vector<float>& soft);
+  void label_row(const Row& row);
+  void add_totals(const Row& row, const Parameters& p, Totals& totals);
+  void backward(const Row& row, const Parameters& p, const Totals& totals, Parameters& gradient);
+  double decorrelation(const Parameters& p, Parameters* gradient);
+
+  PaperOptions options_;
+  std::vector<float> keys_, queries_;                 // h
+  std::vector<float> labels_;                         // [query vector][key]; 0: not seen
+  std::vector<float> key_labels_;                     // [key]: sum of labels
+  std::vector<float> query_labels_;                   // [query vector]
+  std::vector<float> times_seen_;                     // [key]: queries (of one head) that see it
+  std::vector<float> key_gradient_, query_gradient_;  // at first sums of s h(q) and s h(k)
+  std::vector<int32_t> order_;
+};
+
+}  // namespace hata::learn

@@ -1,0 +1,141 @@
+#include "learn/quality.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <numeric>
+
+#include "hata/encode.h"
+#include "hata/score.h"
+#include "learn/blas.h"
+#include "learn/vector_math.h"
+
+namespace hata::learn {
+namespace {
+
+constexpr int64_t kRecent = 32;
+
+// Codes and lengths as the score stage wants them: padded to 64 keys.
+struct KeyCodes {
+  std::vector<uint64_t> memory;
+  uint64_t* codes = nullptr;
+  std::vector<uint8_t> lengths;
+
+  KeyCodes(const Row& row, const Ranking& ranking) {
+    const int64_t n = row.n_keys(), padded = (n + 63) / 64 * 64;
+    const int64_t words = ranking.rbit / 64;
+    memory.resize(static_cast<size_t>(padded * words) + 8);
+    codes = memory.data();
+    while (reinterpret_cast<uintptr_t>(codes) % 64 != 0) ++codes;
+    const size_t stride = static_cast<size_t>(row.head_dim) * sizeof(float);
+    encode(ranking.w, row.head_dim, ranking.rbit, row.keys.data(), DType::f32, stride, n, codes);
+    if (ranking.inv_unit == 0) return;
+    std::vector<uint8_t> each(static_cast<size_t>(padded), 8);
+    key_lengths(row.head_dim, row.keys.data(), DType::f32, stride, n, ranking.inv_unit,
+                each.data());
+    for (int64_t i = 0; i < padded; i += 2) {
+      lengths.push_back(static_cast<uint8_t>(each[static_cast<size_t>(i)] |
+                                             each[static_cast<size_t>(i + 1)] << 4));
+    }
+  }
+};
+
+// The summed probability of each key for each query: [query][key], 0 where it is not seen.
+std::vector<float> probabilities(const Row& row) {
+  const int64_t n_keys = row.n_keys(), n_vectors = row.n_queries() * row.group;
+  std::vector<float> logits(static_cast<size_t>(n_vectors * n_keys));
+  multiply(n_vectors, n_keys, row.head_dim, {row.queries.data(), row.head_dim},
+           {row.keys.data(), row.head_dim, true}, 0.0f, logits.data());
+  const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(row.head_dim)));
+  for (float& logit : logits) logit *= scale;
+  std::vector<float> p(static_cast<size_t>(row.n_queries() * n_keys));
+  for (int64_t v = 0; v < n_vectors; ++v) {
+    float* from = logits.data() + v * n_keys;
+    const int64_t query = v / row.group;
+    const int64_t n = row.positions[static_cast<size_t>(query)] + 1;
+    const double sum = exp_all(from, n, max_of(from, n));
+    for (int64_t i = 0; i < n; ++i) {
+      p[static_cast<size_t>(query * n_keys + i)] += from[i] / static_cast<float>(sum);
+    }
+  }
+  return p;
+}
+
+// The k of the keys first .. last - 1 with the largest values, ties to the first key; in any order.
+template <class T>
+std::vector<int32_t> best(const T* values, int64_t first, int64_t last, int64_t k) {
+  std::vector<int32_t> order(static_cast<size_t>(last - first));
+  std::iota(order.begin(), order.end(), static_cast<int32_t>(first));
+  if (k < static_cast<int64_t>(order.size())) {
+    std::nth_element(order.begin(), order.begin() + k, order.end(), [&](int32_t a, int32_t b) {
+      return values[a] != values[b] ? values[a] > values[b] : a < b;
+    });
+    order.resize(static_cast<size_t>(k));
+  }
+  return order;
+}
+
+std::vector<int16_t> code_scores(const Row& row, const Ranking& ranking, const KeyCodes& keys,
+                                 int64_t query) {
+  const int64_t padded = (row.n_keys() + 63) / 64 * 64;
+  std::vector<uint64_t> codes(static_cast<size_t>(row.group * ranking.rbit / 64));
+  const float* q = row.queries.data() + query * row.group * row.head_dim;
+  encode(ranking.w, row.head_dim, ranking.rbit, q, DType::f32,
+         static_cast<size_t>(row.head_dim) * sizeof(float), row.group, codes.data());
+  std::vector<int16_t> scores(static_cast<size_t>(padded));
+  score(codes.data(), row.group, ranking.rbit, keys.codes,
+        keys.lengths.empty() ? nullptr : keys.lengths.data(), padded, scores.data());
+  return scores;
+}
+
+}  // namespace
+
+Quality& Quality::operator+=(const Quality& other) {
+  kept_mass.resize(other.kept_mass.size());
+  recall.resize(other.recall.size());
+  const double mine = static_cast<double>(queries), theirs = static_cast<double>(other.queries);
+  const double all = std::max(mine + theirs, 1.0);
+  for (size_t i = 0; i < kept_mass.size(); ++i) {
+    kept_mass[i] = (kept_mass[i] * mine + other.kept_mass[i] * theirs) / all;
+    recall[i] = (recall[i] * mine + other.recall[i] * theirs) / all;
+  }
+  queries += other.queries;
+  return *this;
+}
+
+Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget>& budgets) {
+  Quality quality{std::vector<double>(budgets.size()), std::vector<double>(budgets.size()),
+                  row.n_queries()};
+  const std::vector<float> all = probabilities(row);
+  const bool exact = ranking.w == nullptr;
+  std::unique_ptr<KeyCodes> keys;
+  if (!exact) keys = std::make_unique<KeyCodes>(row, ranking);
+  for (int64_t query = 0; query < row.n_queries(); ++query) {
+    const float* p = all.data() + query * row.n_keys();
+    std::vector<int16_t> scores;
+    if (!exact) scores = code_scores(row, ranking, *keys, query);
+    const int64_t n = row.positions[static_cast<size_t>(query)] + 1;
+    for (size_t b = 0; b < budgets.size(); ++b) {
+      const int64_t k = budgets[b].of(n);
+      const int64_t recent = std::min(kRecent, k / 2);
+      const int64_t last = n - recent, far = k - recent - 1;
+      const auto truth = best(p, 1, last, far);
+      const auto found = exact ? truth : best(scores.data(), 1, last, far);
+      std::vector<bool> is_found(static_cast<size_t>(n));
+      double kept = 0, mass = 0, hits = 0;
+      for (const int32_t i : found) {
+        kept += static_cast<double>(p[i]);
+        is_found[static_cast<size_t>(i)] = true;
+      }
+      for (int64_t i = 1; i < last; ++i) mass += static_cast<double>(p[i]);
+      for (const int32_t i : truth) hits += is_found[static_cast<size_t>(i)];
+      const double weight = 1.0 / static_cast<double>(row.n_queries());
+      quality.kept_mass[b] += weight * (mass > 0 ? kept / mass : 1.0);
+      quality.recall[b] +=
+          weight * (truth.empty() ? 1.0 : hits / static_cast<double>(truth.size()));
+    }
+  }
+  return quality;
+}
+
+}  // namespace hata::learn

@@ -1,0 +1,33 @@
+// What codes are worth on rows that training has not seen: of the keys far from the query (those
+// that are not kept anyway), how much attention the chosen ones hold, and how many of the best are
+// among them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "hata/selector.h"
+#include "learn/row.h"
+
+namespace hata::learn {
+
+/// How keys are ranked. w nullptr: by their true probability, summed over the group (the ceiling).
+struct Ranking {
+  const float* w = nullptr;  ///< [head_dim][rbit]
+  int rbit = 128;
+  float inv_unit = 0;  ///< 8 / mean key length; 0: lengths do not count (the paper's order)
+};
+
+/// Means over queries, one for each budget.
+struct Quality {
+  std::vector<double> kept_mass = {};  ///< share of the far keys' attention
+  std::vector<double> recall = {};  ///< share of the far keys with the largest summed probability
+  int64_t queries = 0;
+
+  Quality& operator+=(const Quality& other);  ///< weighted by queries
+};
+
+/// Budgets count the first and the last min(32, k / 2) tokens in, as decoding does.
+Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget>& budgets);
+
+}  // namespace hata::learn

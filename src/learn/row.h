@@ -1,0 +1,35 @@
+// What training sees of one document under one KV head.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace hata::learn {
+
+/// Keys and some queries of one document, as they lie in the cache (after RoPE), in the order of
+/// positions. Query i is that of position positions[i] and sees keys 0 .. positions[i].
+struct Row {
+  int head_dim = 0;
+  int group = 0;                   ///< query heads of the KV head
+  std::vector<float> keys;         ///< [n_keys][head_dim]
+  std::vector<float> queries;      ///< [n_queries][group][head_dim]
+  std::vector<int32_t> positions;  ///< [n_queries]
+
+  int64_t n_keys() const { return static_cast<int64_t>(keys.size()) / head_dim; }
+  int64_t n_queries() const { return static_cast<int64_t>(positions.size()); }
+};
+
+/// What is learned for one KV head.
+struct Parameters {
+  int head_dim = 0;
+  int rbit = 0;
+  std::vector<float> w;          ///< [head_dim][rbit]
+  std::vector<float> log_scale;  ///< [group]: of the estimated logits of a query head
+
+  /// The same shape, all 0.
+  Parameters zeros() const {
+    return {head_dim, rbit, std::vector<float>(w.size()), std::vector<float>(log_scale.size())};
+  }
+};
+
+}  // namespace hata::learn

@@ -1,0 +1,144 @@
+#include "learn/row_store.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+
+#include "core/f16.h"
+
+namespace hata::learn {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kMagic[8] = {'H', 'A', 'T', 'A', 'R', 'O', 'W', '1'};
+
+struct Header {
+  char magic[8];
+  int64_t n_keys;
+  int64_t n_queries;
+  int64_t n_layers;
+  int64_t bytes;  // of the whole file
+};
+
+struct LayerHeader {
+  int32_t layer, n_q_heads, n_kv_heads, head_dim;
+  int64_t offset;  // of the keys; the queries follow them
+};
+
+int64_t key_bytes(const HeadShape& s, int64_t n_keys) {
+  return int64_t{2} * s.n_kv_heads * s.head_dim * n_keys;
+}
+int64_t query_bytes(const HeadShape& s, int64_t n_queries) {
+  return int64_t{4} * s.n_q_heads * s.head_dim * n_queries;
+}
+
+template <class T>
+void put(std::ofstream& out, const T* data, size_t n) {
+  out.write(reinterpret_cast<const char*>(data), static_cast<std::streamsize>(n * sizeof(T)));
+}
+
+template <class T>
+void get(std::ifstream& in, T* data, size_t n) {
+  in.read(reinterpret_cast<char*>(data), static_cast<std::streamsize>(n * sizeof(T)));
+}
+
+}  // namespace
+
+void write_document(const fs::path& file, const SampledDocument& document) {
+  const auto n_queries = static_cast<int64_t>(document.positions.size());
+  std::vector<LayerHeader> layers;
+  auto offset = static_cast<int64_t>(sizeof(Header) + document.layers.size() * sizeof(LayerHeader) +
+                                     document.positions.size() * sizeof(int32_t));
+  for (const auto& [number, layer] : document.layers) {
+    const HeadShape& s = layer.shape;
+    layers.push_back({number, s.n_q_heads, s.n_kv_heads, s.head_dim, offset});
+    offset += key_bytes(s, document.n_keys) + query_bytes(s, n_queries);
+  }
+  Header header{.magic = {},
+                .n_keys = document.n_keys,
+                .n_queries = n_queries,
+                .n_layers = static_cast<int64_t>(layers.size()),
+                .bytes = offset};
+  std::memcpy(header.magic, kMagic, sizeof(kMagic));
+
+  const fs::path partial = file.string() + ".partial";
+  std::ofstream out(partial, std::ios::binary);
+  put(out, &header, 1);
+  put(out, layers.data(), layers.size());
+  put(out, document.positions.data(), document.positions.size());
+  for (const auto& [number, layer] : document.layers) {
+    put(out, layer.keys.data(), layer.keys.size());
+    put(out, layer.queries.data(), layer.queries.size());
+  }
+  out.close();
+  if (!out) {
+    const std::string why = std::strerror(errno);
+    std::error_code ignored;
+    fs::remove(partial, ignored);
+    throw Error(file.string() + ": cannot write " + std::to_string(offset) + " bytes: " + why +
+                "; free some disk, or sample less (--rows, -c)");
+  }
+  fs::rename(partial, file);
+}
+
+RowStore::RowStore(std::vector<fs::path> files) {
+  for (const fs::path& path : files) files_.push_back(open(path));
+}
+
+RowStore::File RowStore::open(const fs::path& path) {
+  const auto damaged = [&](const char* what) {
+    return Error(path.string() + ": " + what + "; remove it, and it is made again");
+  };
+  std::ifstream in(path, std::ios::binary);
+  Header header{};
+  get(in, &header, 1);
+  std::error_code error;
+  const auto size = static_cast<int64_t>(fs::file_size(path, error));
+  if (!in || error || std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) {
+    throw damaged("not a file of training rows");
+  }
+  if (header.bytes != size || header.n_layers < 0 || header.n_layers > 4096 ||
+      header.n_queries < 0 || header.n_queries > size || header.n_keys < 0) {
+    throw damaged("damaged or truncated");
+  }
+  File file{.path = path, .n_keys = header.n_keys, .positions = {}, .offsets = {}};
+  std::vector<LayerHeader> layers(static_cast<size_t>(header.n_layers));
+  get(in, layers.data(), layers.size());
+  file.positions.resize(static_cast<size_t>(header.n_queries));
+  get(in, file.positions.data(), file.positions.size());
+  if (!in) throw damaged("damaged or truncated");
+  std::map<int, HeadShape> shapes;
+  for (const LayerHeader& layer : layers) {
+    shapes[layer.layer] = {layer.n_q_heads, layer.n_kv_heads, layer.head_dim};
+    file.offsets[layer.layer] = layer.offset;
+  }
+  if (files_.empty()) layers_ = shapes;
+  if (shapes != layers_) throw damaged("of other layers than the files before it");
+  longest_ = std::max(longest_, file.n_keys);
+  bytes_ += size;
+  return file;
+}
+
+Row RowStore::load(int64_t row, int layer, int head) const {
+  const File& file = files_[static_cast<size_t>(row)];
+  const HeadShape& shape = layers_.at(layer);
+  const auto n_queries = static_cast<int64_t>(file.positions.size());
+  const int64_t keys_a_head = file.n_keys * shape.head_dim;
+  const int64_t queries_a_head = n_queries * shape.group() * shape.head_dim;
+  Row out{shape.head_dim, shape.group(), {}, {}, file.positions};
+  std::vector<uint16_t> halves(static_cast<size_t>(keys_a_head));
+  std::ifstream in(file.path, std::ios::binary);
+  const int64_t keys = file.offsets.at(layer);
+  in.seekg(keys + head * keys_a_head * 2);
+  get(in, halves.data(), halves.size());
+  out.queries.resize(static_cast<size_t>(queries_a_head));
+  in.seekg(keys + key_bytes(shape, file.n_keys) + head * queries_a_head * 4);
+  get(in, out.queries.data(), out.queries.size());
+  if (!in) throw Error(file.path.string() + ": cannot be read: " + std::strerror(errno));
+  out.keys.resize(halves.size());
+  for (size_t i = 0; i < halves.size(); ++i) out.keys[i] = f16_to_f32(halves[i]);
+  return out;
+}
+
+}  // namespace hata::learn

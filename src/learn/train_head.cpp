@@ -1,0 +1,119 @@
+#include "learn/train_head.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <numeric>
+#include <random>
+
+#include "hata/encode.h"
+#include "learn/optimizer.h"
+
+namespace hata::learn {
+namespace {
+
+constexpr double kFirstScale = 0.5;  // of the estimated logits
+
+// Rows in a random order, each once before any comes again.
+class Deck {
+ public:
+  Deck(int64_t n, uint64_t seed)
+      : cards_(static_cast<size_t>(n)), random_(seed), at_(cards_.size()) {
+    std::iota(cards_.begin(), cards_.end(), int64_t{0});
+  }
+  int64_t draw() {
+    if (at_ == cards_.size()) {
+      // Not std::shuffle, whose order is the library's choice.
+      for (size_t i = cards_.size(); i > 1; --i) std::swap(cards_[i - 1], cards_[random_() % i]);
+      at_ = 0;
+    }
+    return cards_[at_++];
+  }
+
+ private:
+  std::vector<int64_t> cards_;
+  std::mt19937_64 random_;
+  size_t at_;
+};
+
+uint64_t head_seed(uint64_t seed, int layer, int head) {
+  std::seed_seq sequence{seed, seed >> 32, static_cast<uint64_t>(layer),
+                         static_cast<uint64_t>(head)};
+  uint32_t parts[2];
+  sequence.generate(parts, parts + 2);
+  return uint64_t{parts[0]} << 32 | parts[1];
+}
+
+bool is_paper(const TrainOptions& options) { return options.objective == "paper"; }
+
+std::unique_ptr<Objective> make_objective(const TrainOptions& options, double mean_length) {
+  if (is_paper(options)) return std::make_unique<PaperObjective>(options.paper);
+  return std::make_unique<KlObjective>(options.kl, mean_length);
+}
+
+// The paper starts from normal random numbers; a rotation is where its loss ends anyway.
+Parameters first_parameters(const TrainOptions& options, const Row& row, int layer, int head) {
+  const int n_heads = head + 1;
+  Parameters p{row.head_dim, options.rbit, {}, {}};
+  const Projection random =
+      random_projection(options.seed, layer, n_heads, row.head_dim, options.rbit);
+  p.w.assign(random.head(head), random.head(head) + row.head_dim * options.rbit);
+  if (is_paper(options)) {
+    const auto spread = std::sqrt(static_cast<float>(row.head_dim));
+    for (float& w : p.w) w *= spread;
+  }
+  p.log_scale.assign(static_cast<size_t>(row.group), static_cast<float>(std::log(kFirstScale)));
+  return p;
+}
+
+double rate_at(const TrainOptions& options, int step) {
+  if (is_paper(options)) return options.rate;
+  const double left = 2.0 * (1.0 - static_cast<double>(step) / options.steps);
+  return options.rate * std::min(1.0, left);
+}
+
+}  // namespace
+
+TrainOptions resolved(TrainOptions options) {
+  if (options.objective == "kl") {
+    options.kl.skip_first = options.kl.skip_last = 0;
+  } else if (options.objective != "kl-far" && options.objective != "paper") {
+    throw Error("objective '" + options.objective + "' is unknown; there are kl-far, kl, paper");
+  }
+  const bool paper = is_paper(options);
+  if (options.steps == 0) options.steps = paper ? 300 : 600;
+  if (options.rows_a_step == 0) options.rows_a_step = paper ? 20 : 1;
+  if (options.rate == 0) options.rate = paper ? 0.1 : 3e-3;
+  return options;
+}
+
+Training train_head(const TrainOptions& options, int64_t n_rows, const LoadRow& load, int layer,
+                    int head, double mean_length) {
+  const auto objective = make_objective(options, mean_length);
+  Adam adam(0.9, 0.99);
+  Sgd sgd(0.9, 1e-6);
+  Deck deck(n_rows, head_seed(options.seed, layer, head));
+  std::vector<Row> rows(static_cast<size_t>(std::min<int64_t>(options.rows_a_step, n_rows)));
+  Training training;
+  Parameters gradient;
+  for (int step = 0; step < options.steps; ++step) {
+    for (Row& row : rows) row = load(deck.draw());
+    if (step == 0) training.parameters = first_parameters(options, rows[0], layer, head);
+    const double progress = options.steps > 1 ? static_cast<double>(step) / (options.steps - 1) : 0;
+    const double loss = objective->evaluate(rows, training.parameters, progress, &gradient);
+    if (!std::isfinite(loss)) {
+      throw Error("layer " + std::to_string(layer) + ", KV head " + std::to_string(head) +
+                  ": the loss is not a number at step " + std::to_string(step) +
+                  ": the sampled queries or keys hold NaN or infinity; look at the model file");
+    }
+    training.losses.push_back(static_cast<float>(loss));
+    if (is_paper(options)) {
+      sgd.step(gradient, rate_at(options, step), training.parameters);
+    } else {
+      adam.step(gradient, rate_at(options, step), training.parameters);
+    }
+  }
+  return training;
+}
+
+}  // namespace hata::learn

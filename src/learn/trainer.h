@@ -1,0 +1,40 @@
+// Training of all heads of a model: heads side by side, each finished one kept on disk.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+
+#include "learn/quality.h"
+#include "learn/row_store.h"
+#include "learn/train_head.h"
+
+namespace hata::learn {
+
+struct TrainedHead {
+  int layer = 0;
+  int head = 0;
+  double mean_length = 0;  ///< of the keys
+  double first_loss = 0, last_loss = 0;
+  std::vector<float> w = {};  ///< [head_dim][rbit], rounded to f16
+  // On held-out rows, by budget; `random` is the rotation that training started from, `paper` is
+  // empty unless it was asked for.
+  Quality learned = {}, random = {}, paper = {}, exact = {};
+};
+
+struct TrainerOptions {
+  TrainOptions train;
+  int n_held_out = 4;  ///< the store's last rows
+  int threads = 1;
+  bool with_paper = false;  ///< train the paper's objective, too, for its quality
+  std::vector<Budget> budgets;
+};
+
+/// Called when a head is done, from one thread at a time.
+using HeadDone = std::function<void(const TrainedHead& head, int64_t done, int64_t total)>;
+
+/// Heads that `folder` holds from an earlier run are taken from there. The result depends neither
+/// on the threads nor on interruptions. Throws Error on data that cannot be trained on.
+std::vector<TrainedHead> train_all(const TrainerOptions& options, const RowStore& rows,
+                                   const std::filesystem::path& folder, const HeadDone& done);
+
+}  // namespace hata::learn

@@ -1,0 +1,55 @@
+#include "methods/window.h"
+
+#include <algorithm>
+
+namespace hata {
+namespace {
+
+constexpr int64_t kDefaultRecent = 32;
+
+}  // namespace
+
+int64_t Window::recent_of(int64_t budget) const {
+  if (recent_part > 0) return budget / recent_part;
+  const int64_t most = at_most_half ? (budget + 1) / 2 : budget;
+  return std::min(most, recent >= 0 ? recent : std::min(kDefaultRecent, budget / 2));
+}
+
+void ForcedKeys::reset(std::span<const RowPlan> plans) {
+  capacity_ = n_words_ = 0;
+  for (const RowPlan& plan : plans) {
+    n_words_ = std::max(n_words_, plan.valid.size());
+    capacity_ = std::max(capacity_, static_cast<size_t>(plan.budget));
+  }
+  if (cells_.size() < plans.size() * capacity_) cells_.resize(plans.size() * capacity_);
+  if (free_.size() < plans.size() * n_words_) free_.resize(plans.size() * n_words_);
+  counts_.assign(plans.size(), 0);
+}
+
+void ForcedKeys::choose(const Window& window, const Step& step, std::span<const RowPlan> plans,
+                        const CellIndex& index, size_t row) {
+  const RowPlan& plan = plans[row];
+  if (plan.budget == 0) return;
+  const int64_t recent = window.recent_of(plan.budget);
+  const int64_t sink = std::min(window.sink, plan.budget - recent);
+  int32_t* cells = cells_.data() + row * capacity_;
+  int n = index.oldest(step.first_cell, plan.valid, static_cast<int>(sink), cells);
+  n += index.newest(step.first_cell, plan.valid, static_cast<int>(recent), cells + n);
+  std::sort(cells, cells + n);
+  n = static_cast<int>(std::unique(cells, cells + n) - cells);
+  counts_[row] = n;
+
+  uint64_t* free = free_.data() + row * n_words_;
+  std::copy(plan.valid.begin(), plan.valid.end(), free);
+  for (int i = 0; i < n; ++i) free[cells[i] / 64] &= ~(uint64_t{1} << (cells[i] % 64));
+}
+
+void ForcedKeys::merge(std::span<const int32_t> chosen, Selection& out, size_t row,
+                       int head) const {
+  const auto forced = cells(row);
+  const int r = static_cast<int>(row);
+  std::merge(chosen.begin(), chosen.end(), forced.begin(), forced.end(), out.data(r, head));
+  out.set_count(r, head, std::ssize(chosen) + std::ssize(forced));
+}
+
+}  // namespace hata

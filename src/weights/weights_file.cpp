@@ -1,0 +1,284 @@
+#include "weights/weights_file.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "core/f16.h"
+#include "weights/gguf_writer.h"
+
+namespace hata::weights {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint32_t kVersion = 1;
+constexpr uint32_t kTensorF32 = 0, kTensorF16 = 1;
+constexpr const char* kRetrain = "; train it again (hata train), or leave it out";
+
+std::string tensor_bytes(const GgufFile& file, const GgufTensor& tensor) {
+  std::string bytes(tensor.bytes.value_or(0), '\0');
+  std::ifstream in(file.path, std::ios::binary);
+  in.seekg(static_cast<std::streamoff>(tensor.offset));
+  in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  if (!in) throw Error(file.path + ": tensor '" + tensor.name + "': cannot be read");
+  return bytes;
+}
+
+std::vector<float> tensor_floats(const GgufFile& file, const GgufTensor& tensor) {
+  const auto fail = [&](const std::string& why) {
+    return Error(file.path + ": tensor '" + tensor.name + "': " + why + kRetrain);
+  };
+  if (tensor.type != kTensorF32 && tensor.type != kTensorF16) {
+    throw fail("type " + std::to_string(tensor.type) + ", not f16 or f32");
+  }
+  const std::string bytes = tensor_bytes(file, tensor);
+  const bool half = tensor.type == kTensorF16;
+  std::vector<float> x(bytes.size() / (half ? 2 : 4));
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (half) {
+      uint16_t h;
+      std::memcpy(&h, bytes.data() + 2 * i, 2);
+      x[i] = f16_to_f32(h);
+    } else {
+      std::memcpy(&x[i], bytes.data() + 4 * i, 4);
+    }
+    if (!std::isfinite(x[i])) {
+      throw fail("element " + std::to_string(i) + " is not a finite number");
+    }
+  }
+  return x;
+}
+
+class WeightsReader {
+ public:
+  explicit WeightsReader(const std::string& path) : file_(read_gguf(path)) {}
+
+  WeightsFile read() {
+    if (need_text("adapter.type") != "hata") {
+      fail("adapter.type", need_text("adapter.type"), "not hata");
+    }
+    const int64_t version = need("adapter.hata.version", 1, 1 << 20);
+    if (version != kVersion) {
+      fail("adapter.hata.version", std::to_string(version), "this program reads version 1");
+    }
+    out_.rbit = static_cast<int>(need("adapter.hata.rbit", 64, kMaxRbit));
+    if (out_.rbit != 64 && out_.rbit != 128 && out_.rbit != 256) {
+      fail("adapter.hata.rbit", std::to_string(out_.rbit), "codes have 64, 128 or 256 bits");
+    }
+    out_.weights.path = file_.path;
+    read_provenance();
+    for (const GgufTensor& tensor : file_.tensors) read_tensor(tensor);
+    check_layers();
+    return std::move(out_);
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& field, const std::string& value,
+                         const std::string& why) const {
+    throw Error(file_.path + ": " + field + ": " + value + ": " + why + kRetrain);
+  }
+
+  std::string need_text(const std::string& key) const {
+    const auto text = file_.text(key);
+    if (!text) throw Error(file_.path + ": " + key + " is missing: not a file of HATA weights");
+    return *text;
+  }
+
+  int64_t need(const std::string& key, int64_t min, int64_t max) const {
+    const auto value = file_.integer(key);
+    if (!value) throw Error(file_.path + ": " + key + " is missing: not a file of HATA weights");
+    if (*value < min || *value > max) {
+      fail(key, std::to_string(*value),
+           "want " + std::to_string(min) + " to " + std::to_string(max));
+    }
+    return *value;
+  }
+
+  void read_provenance() {
+    Provenance& p = out_.provenance;
+    p.architecture = need_text("general.architecture");
+    p.fingerprint = need_text("adapter.hata.fingerprint");
+    p.base_name = file_.text("general.base_model.0.name").value_or("");
+    p.dataset = file_.text("general.dataset.0.name").value_or("");
+    p.objective = file_.text("adapter.hata.objective").value_or("");
+    p.quality = file_.text("adapter.hata.quality").value_or("");
+    const auto number = [&](const char* key) {
+      return static_cast<uint32_t>(file_.integer(key).value_or(0));
+    };
+    p.rows = number("adapter.hata.rows");
+    p.row_tokens = number("adapter.hata.row_tokens");
+    p.steps = number("adapter.hata.steps");
+    p.seed = number("adapter.hata.seed");
+    p.first_loss = static_cast<float>(file_.number("adapter.hata.first_loss").value_or(0));
+    p.last_loss = static_cast<float>(file_.number("adapter.hata.last_loss").value_or(0));
+  }
+
+  void read_tensor(const GgufTensor& tensor) {
+    const std::string field = "tensor '" + tensor.name + "'";
+    int layer = -1, end = 0;
+    char kind[32] = "";
+    if (std::sscanf(tensor.name.c_str(), "blk.%d.attn_hash_k.%31s%n", &layer, kind, &end) != 2 ||
+        end != static_cast<int>(tensor.name.size()) || layer < 0) {
+      fail(field, "unknown", "HATA weights hold blk.N.attn_hash_k.weight and .mean_length");
+    }
+    LayerWeights& out = out_.weights.layers[layer];
+    if (std::strcmp(kind, "mean_length") == 0) {
+      out.mean_lengths = tensor_floats(file_, tensor);
+      for (const float length : out.mean_lengths) {
+        if (!(length > 0)) fail(field, std::to_string(length), "lengths are above 0");
+      }
+    } else if (std::strcmp(kind, "weight") == 0) {
+      read_projection(tensor, out.projection);
+    } else {
+      fail(field, kind, "neither weight nor mean_length");
+    }
+  }
+
+  // The file has rbit rows of head_dim, memory the other way round.
+  void read_projection(const GgufTensor& tensor, Projection& out) const {
+    const std::string field = "tensor '" + tensor.name + "'";
+    const auto rbit = static_cast<uint64_t>(out_.rbit);
+    if (tensor.shape.size() != 3 || tensor.shape[1] != rbit || tensor.shape[0] < kMinHeadDim ||
+        tensor.shape[0] > kMaxHeadDim || tensor.shape[2] > 65536) {
+      std::string shape;
+      for (const uint64_t n : tensor.shape)
+        shape += (shape.empty() ? "" : " x ") + std::to_string(n);
+      fail(field, shape, "want head_dim x " + std::to_string(rbit) + " x KV heads");
+    }
+    out = {static_cast<int>(tensor.shape[2]), static_cast<int>(tensor.shape[0]), out_.rbit, {}};
+    const std::vector<float> x = tensor_floats(file_, tensor);
+    out.weights.resize(x.size());
+    const size_t d = tensor.shape[0];
+    for (size_t h = 0; h < tensor.shape[2]; ++h) {
+      for (size_t j = 0; j < rbit; ++j) {
+        for (size_t i = 0; i < d; ++i) {
+          out.weights[(h * d + i) * rbit + j] = x[(h * rbit + j) * d + i];
+        }
+      }
+    }
+  }
+
+  void check_layers() const {
+    if (out_.weights.layers.empty()) fail("tensors", "none", "a weights file has some");
+    for (const auto& [layer, w] : out_.weights.layers) {
+      const std::string field = "layer " + std::to_string(layer);
+      if (w.projection.n_heads == 0) fail(field, "no weight", "each layer needs one");
+      if (static_cast<int>(w.mean_lengths.size()) != w.projection.n_heads) {
+        fail(field, std::to_string(w.mean_lengths.size()) + " mean lengths",
+             "want one for each of its " + std::to_string(w.projection.n_heads) + " KV heads");
+      }
+    }
+  }
+
+  GgufFile file_;
+  WeightsFile out_;
+};
+
+}  // namespace
+
+std::string model_fingerprint(const GgufFile& model) {
+  std::vector<const GgufTensor*> norms;
+  for (const GgufTensor& tensor : model.tensors) {
+    if (tensor.name.starts_with("blk.") && tensor.name.ends_with(".attn_norm.weight")) {
+      norms.push_back(&tensor);
+    }
+  }
+  if (norms.empty()) return "";
+  std::sort(norms.begin(), norms.end(),
+            [](const GgufTensor* a, const GgufTensor* b) { return a->name < b->name; });
+  uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
+  const auto add = [&](const std::string& bytes) {
+    for (const char c : bytes) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
+  };
+  for (const GgufTensor* tensor : norms) {
+    add(tensor->name);
+    add(tensor_bytes(model, *tensor));
+  }
+  char text[17];
+  std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(hash));
+  return text;
+}
+
+WeightsFile read_weights(const std::string& path) { return WeightsReader(path).read(); }
+
+void write_weights(const std::string& path, const WeightsFile& file) {
+  const Provenance& p = file.provenance;
+  GgufWriter out;
+  out.put("general.type", "adapter");
+  out.put("general.architecture", p.architecture);
+  out.put("general.name", "HATA codes for " + p.base_name);
+  out.put("general.base_model.count", 1u);
+  out.put("general.base_model.0.name", p.base_name);
+  out.put("general.dataset.count", 1u);
+  out.put("general.dataset.0.name", p.dataset);
+  out.put("adapter.type", "hata");
+  out.put("adapter.hata.version", kVersion);
+  out.put("adapter.hata.rbit", static_cast<uint32_t>(file.rbit));
+  out.put("adapter.hata.head_dim",
+          static_cast<uint32_t>(file.weights.layers.begin()->second.projection.head_dim));
+  out.put("adapter.hata.fingerprint", p.fingerprint);
+  out.put("adapter.hata.objective", p.objective);
+  out.put("adapter.hata.rows", p.rows);
+  out.put("adapter.hata.row_tokens", p.row_tokens);
+  out.put("adapter.hata.steps", p.steps);
+  out.put("adapter.hata.seed", p.seed);
+  out.put("adapter.hata.first_loss", p.first_loss);
+  out.put("adapter.hata.last_loss", p.last_loss);
+  out.put("adapter.hata.quality", p.quality);
+  for (const auto& [layer, w] : file.weights.layers) {
+    const std::string name = "blk." + std::to_string(layer) + ".attn_hash_k.";
+    const auto d = static_cast<size_t>(w.projection.head_dim);
+    const auto r = static_cast<size_t>(w.projection.rbit);
+    const auto n_heads = static_cast<size_t>(w.projection.n_heads);
+    std::vector<float> turned(w.projection.weights.size());
+    for (size_t h = 0; h < n_heads; ++h) {
+      for (size_t j = 0; j < r; ++j) {
+        for (size_t i = 0; i < d; ++i) {
+          turned[(h * r + j) * d + i] = w.projection.weights[(h * d + i) * r + j];
+        }
+      }
+    }
+    out.tensor_f16(name + "weight", {d, r, n_heads}, turned);
+    out.tensor_f32(name + "mean_length", {n_heads}, w.mean_lengths);
+  }
+  out.write(path);
+}
+
+std::string find_weights(const std::string& model_path, std::vector<std::string>& refused) {
+  const fs::path model(model_path);
+  const fs::path folder = model.has_parent_path() ? model.parent_path() : ".";
+  std::string stem = model.stem().string();
+  std::vector<std::string> candidates;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("hata-") && name.ends_with(".gguf") &&
+        entry.path().filename() != model.filename()) {
+      const std::string base = name.substr(5, name.size() - 10);
+      // A weights file serves all quantisations of a model: hata-NAME.gguf for NAME-q8_0.gguf too.
+      if (base.starts_with(stem) || stem.starts_with(base))
+        candidates.push_back(entry.path().string());
+    }
+  }
+  if (candidates.empty()) return "";
+  std::sort(candidates.begin(), candidates.end());
+  const std::string fingerprint = model_fingerprint(read_gguf(model_path));
+  for (const std::string& path : candidates) {
+    try {
+      const GgufFile file = read_gguf(path);
+      if (file.text("adapter.type").value_or("") != "hata") continue;
+      if (file.text("adapter.hata.fingerprint").value_or("") == fingerprint) return path;
+      refused.push_back(path + " is of another model (its fingerprint is " +
+                        file.text("adapter.hata.fingerprint").value_or("missing") +
+                        ", the model's " + fingerprint + ")");
+    } catch (const Error& problem) {
+      refused.push_back(problem.what());
+    }
+  }
+  return "";
+}
+
+}  // namespace hata::weights

@@ -1,0 +1,52 @@
+// The weights file: a GGUF adapter that llama.cpp does not take for one of its own.
+//
+//   general.type adapter, general.architecture the base model's, adapter.type hata
+//   adapter.hata.version 1, .rbit, .head_dim, .fingerprint (of the base model), .quality (JSON)
+//   blk.N.attn_hash_k.weight       f16 [head_dim, rbit, n_kv_heads]
+//   blk.N.attn_hash_k.mean_length  f32 [n_kv_heads]
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "hata/weights.h"
+#include "weights/gguf.h"
+
+namespace hata::weights {
+
+/// What says where the weights came from.
+struct Provenance {
+  std::string architecture;
+  std::string base_name;    ///< general.name of the model
+  std::string fingerprint;  ///< of the model
+  std::string dataset;      ///< what the rows were made of
+  std::string objective;
+  uint32_t rows = 0;
+  uint32_t row_tokens = 0;
+  uint32_t steps = 0;
+  uint32_t seed = 0;
+  float first_loss = 0, last_loss = 0;  ///< means over heads
+  std::string quality;                  ///< JSON: held-out quality by layer
+};
+
+struct WeightsFile {
+  Weights weights;
+  Provenance provenance;
+  int rbit = 0;
+};
+
+/// Identifies a model by its blk.*.attn_norm.weight tensors, which no tool repacks: hexadecimal.
+/// Empty where it has none. Throws Error where the file cannot be read.
+std::string model_fingerprint(const GgufFile& model);
+
+/// Throws Error naming file, field, value and the way out; every field and number is checked.
+WeightsFile read_weights(const std::string& path);
+
+/// The file is whole or not there.
+void write_weights(const std::string& path, const WeightsFile& file);
+
+/// Weights of this model beside it: hata-<its file's name>*.gguf with its fingerprint; empty where
+/// there are none. Files that look like it but are of another model are reported in `refused`.
+std::string find_weights(const std::string& model_path, std::vector<std::string>& refused);
+
+}  // namespace hata::weights

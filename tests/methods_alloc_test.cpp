@@ -1,0 +1,61 @@
+// No method allocates in the steady state of a decode step.
+#include <atomic>
+#include <cstdlib>
+#include <functional>
+
+#include "methods/totals.h"
+#include "problem.h"
+
+namespace {
+std::atomic<int64_t> g_allocations{0};
+}  // namespace
+
+// Not inlined: GCC would take the free below for one that does not match its own operator new.
+#define HATA_NOINLINE __attribute__((noinline))
+
+HATA_NOINLINE void* operator new(size_t size) {
+  g_allocations.fetch_add(1);
+  void* p = std::malloc(size);
+  if (p == nullptr) throw std::bad_alloc();
+  return p;
+}
+HATA_NOINLINE void operator delete(void* p) noexcept { std::free(p); }
+HATA_NOINLINE void operator delete(void* p, size_t) noexcept { std::free(p); }
+
+namespace hata {
+namespace {
+
+TEST(Methods, AllocateNothingInTheSteadyState) {
+  constexpr int64_t kCells = 6000;
+  constexpr HeadShape kShape{8, 2, 64};
+  for (const MethodInfo& method : methods()) {
+    test::Problem problem(kShape, kCells, 2, 1);
+    const auto selector = make_selector(method.name, {});
+    LayerCache cache(*selector, 0, kShape, kCells);
+    cache.index.written(0, kCells);
+    Decoder decoder(selector);
+    Team team(2);
+    const Step step = problem.step();
+    cache.totals = std::make_unique<AttentionTotals>(kShape, kCells);
+    team.run([&](const Worker& w) { cache.totals->observe(step, cache.index, w); });
+    const SparseRule rule{.budget = Budget::parse("300"), .min_ctx = 1};
+    const std::function<void(const Worker&)> decode_step = [&](const Worker& worker) {
+      decoder.step(step, &cache, rule, worker);
+    };
+    std::vector<int64_t> written = {0};
+    const auto decode = [&](int64_t cell) {
+      problem.new_key(written[0] = cell);
+      cache.index.written(written);
+      team.run(decode_step);
+    };
+    for (int64_t cell = 10; cell < 13; ++cell) decode(cell);
+    const int64_t before = g_allocations.load();
+    for (int64_t cell = 13; cell < 20; ++cell) decode(cell);
+    EXPECT_EQ(g_allocations.load(), before) << method.name;
+    EXPECT_EQ(decoder.counters().sparse_rows, selector->sparse() ? 20 : 0) << method.name;
+  }
+  EXPECT_GT(g_allocations.load(), 0);  // the counter counts
+}
+
+}  // namespace
+}  // namespace hata
