@@ -66,6 +66,15 @@ Parameters first_parameters(const TrainOptions& options, const Row& row, int lay
   return p;
 }
 
+// The paper has one query a sequence.
+void keep_one_query(Row& row, uint64_t choice) {
+  const size_t one = static_cast<size_t>(row.group * row.head_dim);
+  const size_t i = choice % row.positions.size();
+  row.positions = {row.positions[i]};
+  row.queries = {row.queries.begin() + static_cast<std::ptrdiff_t>(i * one),
+                 row.queries.begin() + static_cast<std::ptrdiff_t>((i + 1) * one)};
+}
+
 double rate_at(const TrainOptions& options, int step) {
   if (is_paper(options)) return options.rate;
   const double left = 2.0 * (1.0 - static_cast<double>(step) / options.steps);
@@ -93,11 +102,15 @@ Training train_head(const TrainOptions& options, int64_t n_rows, const LoadRow& 
   Adam adam(0.9, 0.99);
   Sgd sgd(0.9, 1e-6);
   Deck deck(n_rows, head_seed(options.seed, layer, head));
+  std::mt19937_64 queries(head_seed(options.seed, layer, head) + 1);
   std::vector<Row> rows(static_cast<size_t>(std::min<int64_t>(options.rows_a_step, n_rows)));
   Training training;
   Parameters gradient;
   for (int step = 0; step < options.steps; ++step) {
-    for (Row& row : rows) row = load(deck.draw());
+    for (Row& row : rows) {
+      row = load(deck.draw());
+      if (is_paper(options)) keep_one_query(row, queries());
+    }
     if (step == 0) training.parameters = first_parameters(options, rows[0], layer, head);
     const double progress = options.steps > 1 ? static_cast<double>(step) / (options.steps - 1) : 0;
     const double loss = objective->evaluate(rows, training.parameters, progress, &gradient);

@@ -194,7 +194,7 @@ TEST_P(Planted, TrainingFindsTheProjection) {
   options.objective = plant.objective;
   options.rbit = plant.rbit;
   options.steps = 300;
-  options.rows_a_step = 2;
+  options.rows_a_step = options.objective == "paper" ? 8 : 2;
   options.paper.epsilon = 0.1;  // of a loss whose other parts do not know the data
   options.seed = 3;
   options = resolved(options);
