@@ -5,8 +5,8 @@
 //   I| B = sum over pairs (h(q) + h(k)) / (N r);  N: pairs of one query head s: a query's tenth of
 //   keys with the largest q.k get 20 .. 1 in order, all others -1
 //
-// Pairs are those of every query with all keys it sees; training gives one query a row, as the paper
-// does.
+// Pairs are those of every query with all keys it sees; training gives one query a row, as the
+// paper does.
 #pragma once
 
 #include "learn/objective.h"
