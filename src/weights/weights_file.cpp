@@ -242,7 +242,7 @@ void write_weights(const std::string& path, const WeightsFile& file) {
       }
     }
     out.tensor_f16(name + "weight", {d, r, n_heads}, turned);
-    out.tensor_f32(name + "mean_length", {n_heads}, w.mean_lengths);
+    out.tensor_f32(name + "mean_length", {w.mean_lengths.size()}, w.mean_lengths);
   }
   out.write(path);
 }

@@ -1,0 +1,160 @@
+// Weights files and training rows: what is written comes back; what is damaged is refused.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "learn/row_store.h"
+#include "weights/gguf_writer.h"
+#include "weights/weights_file.h"
+
+namespace hata {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Files : public ::testing::Test {
+ protected:
+  Files() : folder_(fs::path(::testing::TempDir()) / "hata_files_test") {
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+  }
+  ~Files() override { fs::remove_all(folder_); }
+
+  std::string file(const char* name) const { return (folder_ / name).string(); }
+
+  fs::path folder_;
+};
+
+weights::WeightsFile some_weights() {
+  weights::WeightsFile file;
+  file.rbit = 64;
+  file.provenance.architecture = "llama";
+  file.provenance.base_name = "tiny";
+  file.provenance.fingerprint = "0123456789abcdef";
+  file.provenance.quality = "{}";
+  for (const int layer : {0, 3}) {
+    file.weights.layers[layer] = {random_projection(7, layer, 2, 128, 64), {4.5f, 6.0f}};
+  }
+  return file;
+}
+
+template <class Fn>
+std::string error_of(Fn&& fn) {
+  try {
+    fn();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+using WeightsFiles = Files;
+
+TEST_F(WeightsFiles, ComeBackAsTheyWere) {
+  const weights::WeightsFile out = some_weights();
+  weights::write_weights(file("w.gguf"), out);
+  const weights::WeightsFile in = weights::read_weights(file("w.gguf"));
+  EXPECT_EQ(in.rbit, 64);
+  EXPECT_EQ(in.provenance.fingerprint, out.provenance.fingerprint);
+  ASSERT_EQ(in.weights.layers.size(), 2u);
+  for (const auto& [layer, w] : out.weights.layers) {
+    EXPECT_EQ(in.weights.layers.at(layer).projection.weights, w.projection.weights);
+    EXPECT_EQ(in.weights.layers.at(layer).mean_lengths, w.mean_lengths);
+  }
+  EXPECT_FALSE(fs::exists(file("w.gguf.partial")));
+}
+
+TEST_F(WeightsFiles, NumbersThatAreNotFiniteAreRefused) {
+  weights::WeightsFile bad = some_weights();
+  bad.weights.layers[3].projection.weights[5] = std::nanf("");
+  weights::write_weights(file("w.gguf"), bad);
+  const std::string error = error_of([&] { weights::read_weights(file("w.gguf")); });
+  EXPECT_NE(error.find("blk.3.attn_hash_k.weight"), std::string::npos) << error;
+  EXPECT_NE(error.find("finite"), std::string::npos) << error;
+}
+
+TEST_F(WeightsFiles, ALengthOfZeroIsRefused) {
+  weights::WeightsFile bad = some_weights();
+  bad.weights.layers[0].mean_lengths[1] = 0;
+  weights::write_weights(file("w.gguf"), bad);
+  EXPECT_NE(error_of([&] { weights::read_weights(file("w.gguf")); }).find("above 0"),
+            std::string::npos);
+}
+
+TEST_F(WeightsFiles, MissingLengthsAreRefused) {
+  weights::WeightsFile bad = some_weights();
+  bad.weights.layers[0].mean_lengths.pop_back();
+  weights::write_weights(file("w.gguf"), bad);
+  EXPECT_NE(error_of([&] { weights::read_weights(file("w.gguf")); }).find("layer 0"),
+            std::string::npos);
+}
+
+TEST_F(WeightsFiles, OtherFilesAreRefused) {
+  weights::GgufWriter other;
+  other.put("general.type", "adapter");
+  other.put("adapter.type", "lora");
+  other.write(file("lora.gguf"));
+  EXPECT_NE(error_of([&] { weights::read_weights(file("lora.gguf")); }).find("not hata"),
+            std::string::npos);
+  EXPECT_NE(error_of([&] { weights::read_weights(file("none.gguf")); }).find("none.gguf"),
+            std::string::npos);
+}
+
+TEST_F(WeightsFiles, EveryTruncationIsRefused) {
+  weights::write_weights(file("w.gguf"), some_weights());
+  const auto size = fs::file_size(file("w.gguf"));
+  for (uintmax_t cut = 31; cut < size; cut = cut * 2 + 1) {  // less may be padding
+    fs::copy_file(file("w.gguf"), file("cut.gguf"), fs::copy_options::overwrite_existing);
+    fs::resize_file(file("cut.gguf"), size - cut);
+    EXPECT_THROW(weights::read_weights(file("cut.gguf")), Error) << "less " << cut << " bytes";
+  }
+}
+
+TEST_F(WeightsFiles, AFolderThatIsNotThereIsAnError) {
+  const std::string error =
+      error_of([&] { weights::write_weights(file("no/such/w.gguf"), some_weights()); });
+  EXPECT_NE(error.find("cannot be written"), std::string::npos) << error;
+}
+
+learn::SampledDocument some_document() {
+  learn::SampledDocument document;
+  document.n_keys = 3;
+  document.positions = {1, 2};
+  for (const int layer : {2, 5}) {
+    auto& out = document.layers[layer];
+    out.shape = {4, 2, 64};
+    for (int i = 0; i < 2 * 3 * 64; ++i) out.keys.push_back(static_cast<uint16_t>(i + layer));
+    for (int i = 0; i < 2 * 2 * 2 * 64; ++i) out.queries.push_back(static_cast<float>(i + layer));
+  }
+  return document;
+}
+
+using RowFiles = Files;
+
+TEST_F(RowFiles, GiveEachHeadItsKeysAndQueries) {
+  learn::write_document(file("a.bin"), some_document());
+  const learn::RowStore rows({file("a.bin")});
+  ASSERT_EQ(rows.n_rows(), 1);
+  EXPECT_EQ(rows.longest(), 3);
+  const learn::Row row = rows.load(0, 5, 1);
+  EXPECT_EQ(row.n_keys(), 3);
+  EXPECT_EQ(row.group, 2);
+  EXPECT_EQ(row.positions, (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(row.queries.front(), 2 * 2 * 64 + 5.0f);
+  EXPECT_EQ(row.queries.size(), 2u * 2 * 64);
+}
+
+TEST_F(RowFiles, DamageIsRefused) {
+  learn::write_document(file("a.bin"), some_document());
+  fs::resize_file(file("a.bin"), fs::file_size(file("a.bin")) - 1);
+  EXPECT_NE(error_of([&] { learn::RowStore({file("a.bin")}); }).find("truncated"),
+            std::string::npos);
+  std::ofstream(file("b.bin")) << "no rows";
+  EXPECT_NE(error_of([&] { learn::RowStore({file("b.bin")}); }).find("not a file of training rows"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace hata
