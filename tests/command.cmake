@@ -15,7 +15,7 @@ target_link_libraries(command_unit_test PRIVATE hata_command GTest::gtest_main)
 # Runs models: one at a time, and without spinning threads.
 set(MODEL_TEST RESOURCE_LOCK model ENVIRONMENT OMP_WAIT_POLICY=passive TIMEOUT 600)
 add_executable(command_test command/bad_input_test.cpp command/run_test.cpp command/exec_test.cpp
-  command/bench_test.cpp command/eval_test.cpp command/shell.cpp)
+  command/bench_test.cpp command/eval_test.cpp command/train_test.cpp command/shell.cpp)
 target_link_libraries(command_test PRIVATE hata_command GTest::gtest_main)
 
 # Every method on every step is slow under a sanitizer, and its parts are tested by themselves.

@@ -15,7 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kQuestions = 48;  // enough to fill the last eighth of a document
+constexpr int64_t kQuestions = 48;        // about one document
+constexpr int64_t kTokensAQuestion = 72;  // of a document, so that half of it is facts
 // Evaluations count their seeds from 1: training must not see their documents.
 constexpr uint64_t kSeeds = uint64_t{1} << 40;
 constexpr size_t kFewestWords = 1000;  // of the project's list that are one token each
@@ -84,12 +85,14 @@ std::vector<eval::Token> TrainingDocuments::synthetic(int64_t number) const {
   const int64_t body = n_tokens_ - n_tokens_ / 8;
   const uint64_t seed = kSeeds + seed_ * 1'000'003 + static_cast<uint64_t>(number);
   const auto& tasks = own_words_ ? kWordTasks : kTextTasks;
+  const auto n_tasks = static_cast<int64_t>(tasks.size());
+  const int64_t questions = std::clamp(body / kTokensAQuestion, n_tasks, kQuestions);
   eval::Sample sample =
       own_words_
           ? eval::make_mixed_document(tokenizer_, tasks, body,
-                                      kQuestions / static_cast<int>(tasks.size()), seed)
+                                      static_cast<int>(questions / n_tasks), seed)
           : eval::make_ruler_sample(tokenizer_, tasks[static_cast<size_t>(number) % tasks.size()],
-                                    body, kQuestions / 4, seed);
+                                    body, static_cast<int>(questions) / 4, seed);
   std::vector<eval::Token> tokens = std::move(sample.tokens);
   for (size_t i = 0; static_cast<int64_t>(tokens.size()) < n_tokens_; ++i) {
     const eval::Query& query = sample.queries[i % sample.queries.size()];
