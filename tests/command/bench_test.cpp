@@ -68,7 +68,7 @@ TEST(BenchPrefill, HasAllKeys) {
 
 TEST(BenchModel, HasTheKeysOfLlamaBench) {
   const json rows = parsed(
-      hata("bench model -m " HATA_MODEL " -d 0,2048 -n 2 -r 2 --dense-layers 0 -t 2 --json"));
+      hata("bench model -m " HATA_MODEL " -d 0,2048 -n 2 -r 1 --dense-layers 0 -t 2 --json"));
   ASSERT_EQ(rows.size(), 6u);
   for (const json& row : rows) {
     for (const char* key :
@@ -80,7 +80,7 @@ TEST(BenchModel, HasTheKeysOfLlamaBench) {
       EXPECT_TRUE(row.contains(key)) << key;
     }
     EXPECT_NEAR(row["avg_ts"].get<double>(), 2e9 / row["avg_ns"].get<double>(),
-                0.5 * row["avg_ts"].get<double>());
+                0.01 * row["avg_ts"].get<double>());
   }
   EXPECT_EQ(rows[5]["attn_method"], "hata");
   EXPECT_EQ(rows[5]["n_depth"], 2048);
