@@ -34,8 +34,8 @@ struct Cache {
 };
 
 CodeStore make_store(int64_t n_cells) {
-  return CodeStore(random_projection(1, 0, kShape.n_kv_heads, kShape.head_dim, 128), kShape,
-                   n_cells, true);
+  const LayerWeights weights{random_projection(1, 0, kShape.n_kv_heads, kShape.head_dim, 128), {}};
+  return CodeStore(std::make_shared<LayerWeights>(weights), kShape, n_cells, true);
 }
 
 void update(CodeStore& store, const Cache& cache, const std::vector<int32_t>& cells, int threads) {

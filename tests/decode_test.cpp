@@ -4,8 +4,11 @@
 #include "hata/decode.h"
 
 #include <algorithm>
+#include <functional>
 
+#include "count_allocations.h"
 #include "hata/score.h"
+#include "hata/weights.h"
 #include "index/code_store.h"
 #include "problem.h"
 
@@ -18,15 +21,16 @@ class DecodeTest : public test::StepTest {
  protected:
   // The sets that the rule of HATA names, [row][head]: forced keys, then the best reference scores.
   static std::vector<std::vector<int32_t>> expected(const Problem& problem, const LayerCache& cache,
-                                                    int64_t budget, const HataOptions& options) {
+                                                    int64_t budget, const HataOptions& options,
+                                                    const Projection& projection) {
     const Step step = problem.step();
     const HeadShape& shape = problem.shape();
     const auto& store = static_cast<const CodeStore&>(*cache.store);
     const int words = options.rbit / 64;
     const auto encode = [&](int head, const void* x, DType type, size_t stride, int64_t n) {
       std::vector<uint64_t> codes(static_cast<size_t>(n) * words);
-      reference::encode(store.projection().head(head), shape.head_dim, options.rbit, x, type,
-                        stride, n, codes.data());
+      reference::encode(projection.head(head), shape.head_dim, options.rbit, x, type, stride, n,
+                        codes.data());
       return codes;
     };
     std::vector<std::vector<int32_t>> sets(step.rows.size() * shape.n_kv_heads);
@@ -35,9 +39,8 @@ class DecodeTest : public test::StepTest {
           encode(head, step.keys.row(0, head), DType::f16, step.keys.cell_stride, step.n_kv);
       for (size_t row = 0; row < step.rows.size(); ++row) {
         const Row& r = step.rows[row];
-        const auto query =
-            encode(head, r.q + static_cast<size_t>(head) * shape.group() * r.q_head_stride,
-                   DType::f32, 4 * r.q_head_stride, shape.group());
+        const auto query = encode(head, r.query(head * shape.group()), DType::f32,
+                                  4 * r.q_head_stride, shape.group());
         std::vector<int16_t> scores(static_cast<size_t>(step.n_kv));
         reference::score(query.data(), shape.group(), options.rbit, keys.data(),
                          store.lengths(head, 0), step.n_kv, scores.data());
@@ -55,6 +58,38 @@ class DecodeTest : public test::StepTest {
         cells = reference::select(scores.data(), valid.data(), step.n_kv, budget - n);
         cells.insert(cells.end(), forced.begin(), forced.end());
         std::sort(cells.begin(), cells.end());
+      }
+    }
+    return sets;
+  }
+
+  // Weights of layer 0 whose codes and lengths are those of no default.
+  static LayerWeights other_weights(const HeadShape& shape, int rbit) {
+    LayerWeights weights{random_projection(99, 7, shape.n_kv_heads, shape.head_dim, rbit), {}};
+    for (float& w : weights.projection.weights) w *= 2.5f;
+    for (int head = 0; head < shape.n_kv_heads; ++head) {
+      weights.mean_lengths.push_back(static_cast<float>(6 + 3 * head));
+    }
+    return weights;
+  }
+  static HataOptions with(LayerWeights weights, int rbit = 128) {
+    auto all = std::make_shared<Weights>();
+    all->path = "some.gguf";
+    all->layers[0] = std::move(weights);
+    return {.rbit = rbit, .weights = all};
+  }
+
+  // What a step chooses, [row][head].
+  static std::vector<std::vector<int32_t>> chosen(const std::shared_ptr<const Selector>& selector,
+                                                  Problem& problem, LayerCache& cache) {
+    cache.index.written(0, cache.index.n_cells());
+    Decoder decoder(selector);
+    run(decoder, problem, &cache, rule("77"), 2);
+    std::vector<std::vector<int32_t>> sets;
+    for (size_t row = 0; row < decoder.plans().size(); ++row) {
+      for (int head = 0; head < problem.shape().n_kv_heads; ++head) {
+        const auto cells = decoder.selection().cells(static_cast<int>(row), head);
+        sets.emplace_back(cells.begin(), cells.end());
       }
     }
     return sets;
@@ -84,7 +119,11 @@ TEST_F(DecodeTest, SelectsWhatTheReferenceSelects) {
         cache.index.written(written);
         run(decoder, problem, &cache, rule("77"), threads);
 
-        if (want.empty()) want = expected(problem, cache, kBudget, options);
+        if (want.empty()) {
+          want = expected(
+              problem, cache, kBudget, options,
+              random_projection(options.seed, 0, shape.n_kv_heads, shape.head_dim, options.rbit));
+        }
         for (int row = 0; row < 3; ++row) {
           for (int head = 0; head < shape.n_kv_heads; ++head) {
             const auto& cells = want[static_cast<size_t>(row * shape.n_kv_heads + head)];
@@ -98,6 +137,109 @@ TEST_F(DecodeTest, SelectsWhatTheReferenceSelects) {
       }
     }
   }
+}
+
+TEST_F(DecodeTest, WeightsOfTheRandomProjectionChangeNothing) {
+  constexpr HeadShape kShape{8, 2, 64};
+  Problem problem(kShape, 640, 2, 3);
+  const HataOptions same = with({random_projection(1, 0, 2, 64, 128), {}});
+  const HataOptions other = with(other_weights(kShape, 128));
+  const auto choose = [&](const char* method, const HataOptions& options, int layer) {
+    const auto selector = make_selector(method, options);
+    LayerCache cache(*selector, layer, kShape, 640);
+    return chosen(selector, problem, cache);
+  };
+  for (const char* method : {"hata", "hata-paper", "hata:rerank=200"}) {
+    const auto plain = choose(method, {}, 0);
+    EXPECT_EQ(choose(method, same, 0), plain) << method;
+    EXPECT_NE(choose(method, other, 0), plain) << method;
+    EXPECT_EQ(choose(method, other, 1), choose(method, {}, 1)) << "a layer without weights";
+  }
+  EXPECT_EQ(choose("random", other, 0), choose("random", {}, 0));
+}
+
+TEST_F(DecodeTest, SelectsWhatTheReferenceSelectsWithWeights) {
+  const HeadShape shapes[] = {{8, 2, 64}, {7, 1, 96}, {6, 3, 128}};
+  for (const HeadShape& shape : shapes) {
+    for (const int rbit : {64, 128, 256}) {
+      const LayerWeights weights = other_weights(shape, rbit);
+      const HataOptions options = with(weights, rbit);
+      Problem problem(shape, 640, 2, 19);
+      problem.punch_holes(0, 5);
+      const auto selector = make_selector("hata", options);
+      LayerCache cache(*selector, 0, shape, 640);
+      const auto got = chosen(selector, problem, cache);
+      EXPECT_EQ(got, expected(problem, cache, 77, options, weights.projection))
+          << shape.n_kv_heads << " KV heads of " << shape.head_dim << ", " << rbit << " bits";
+
+      const auto& store = static_cast<const CodeStore&>(*cache.store);
+      const Step step = problem.step();
+      for (int head = 0; head < shape.n_kv_heads; ++head) {
+        std::vector<uint8_t> lengths(640);
+        reference::key_lengths(
+            shape.head_dim, step.keys.row(0, head), DType::f16, step.keys.cell_stride, 640,
+            8.0f / weights.mean_lengths[static_cast<size_t>(head)], lengths.data());
+        for (size_t cell = 0; cell < 640; ++cell) {
+          ASSERT_EQ(store.lengths(head, 0)[cell / 2] >> (cell % 2 * 4) & 15, lengths[cell]);
+        }
+      }
+    }
+  }
+}
+
+TEST_F(DecodeTest, WeightsOfAnotherShapeStayDense) {
+  constexpr HeadShape kShape{8, 2, 64};
+  Projection short_one = random_projection(1, 0, 2, 64, 128);
+  short_one.weights.pop_back();
+  const std::pair<LayerWeights, std::string> misfits[] = {
+      {{random_projection(1, 0, 4, 64, 128), {}}, "the number of KV heads is 4, not 2"},
+      {{random_projection(1, 0, 2, 128, 128), {}}, "head_dim is 128, not 64"},
+      {{random_projection(1, 0, 2, 64, 256), {}}, "rbit is 256, not 128"},
+      {{short_one, {}}, "the number of weights is 16383, not 16384"},
+      {{random_projection(1, 0, 2, 64, 128), {4.0f}}, "the number of mean lengths is 1, not 2"},
+  };
+  for (const auto& [weights, why] : misfits) {
+    const auto selector = make_selector("hata", with(weights));
+    Problem problem(kShape, 640, 1, 3);
+    LayerCache cache(*selector, 0, kShape, 640);
+    EXPECT_EQ(cache.why_dense, "some.gguf: layer 0: " + why +
+                                   "; train weights for this model (hata train), or leave them"
+                                   " out");
+    EXPECT_EQ(cache.store, nullptr);
+    Decoder decoder(selector);
+    run(decoder, problem, &cache, rule("77"), 2);
+    EXPECT_EQ(decoder.counters().dense_rows, 1);
+    for (int head = 0; head < 2; ++head) problem.expect_output(0, head, nullptr);
+    EXPECT_EQ(LayerCache(*selector, 1, kShape, 640).why_dense, "") << "a layer without weights";
+
+    cache.use(*make_selector("hata", {}), 0, kShape);
+    EXPECT_EQ(cache.why_dense, "");
+    EXPECT_NE(cache.store, nullptr);
+  }
+}
+
+TEST_F(DecodeTest, WithWeightsTheSteadyStateAllocatesNothing) {
+  constexpr HeadShape kShape{8, 2, 64};
+  const auto selector = make_selector("hata", with(other_weights(kShape, 128)));
+  Problem problem(kShape, 6000, 2, 1);
+  LayerCache cache(*selector, 0, kShape, 6000);
+  Decoder decoder(selector);
+  Team team(2);
+  const Step step = problem.step();
+  const SparseRule sparse = rule("300");
+  const std::function<void(const Worker&)> decode_step = [&](const Worker& worker) {
+    decoder.step(step, &cache, sparse, worker);
+  };
+  int64_t before = 0;
+  for (int64_t cell = 10; cell < 20; ++cell) {
+    if (cell == 13) before = test::g_allocations.load();
+    problem.new_key(cell);
+    cache.index.written(cell, cell + 1);
+    team.run(decode_step);
+  }
+  EXPECT_EQ(test::g_allocations.load(), before);
+  EXPECT_EQ(decoder.counters().sparse_rows, 20);
+  EXPECT_GT(before, 0);  // the counter counts
 }
 
 TEST_F(DecodeTest, FullBudgetIsDenseAttention) {

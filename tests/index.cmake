@@ -1,4 +1,6 @@
 hata_test(cell_index_test LIBS hata_index)
 gtest_discover_tests(cell_index_test)
+hata_test(huge_pages_test LIBS hata_index)
+gtest_discover_tests(huge_pages_test)
 hata_test(code_store_test LIBS hata_index)
 gtest_discover_tests(code_store_test)

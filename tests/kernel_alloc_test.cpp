@@ -1,7 +1,6 @@
 // A decode step's stages allocate nothing once their memory has grown.
-#include <atomic>
-#include <cstdlib>
 
+#include "count_allocations.h"
 #include "hata/attend.h"
 #include "hata/encode.h"
 #include "hata/score.h"
@@ -9,22 +8,6 @@
 #include "hata/team.h"
 #include "kernel_test.h"
 #include "methods/prefill.h"
-
-namespace {
-std::atomic<int64_t> g_allocations{0};
-}  // namespace
-
-// Not inlined: GCC would take the free below for one that does not match its own operator new.
-#define HATA_NOINLINE __attribute__((noinline))
-
-HATA_NOINLINE void* operator new(size_t size) {
-  g_allocations.fetch_add(1);
-  void* p = std::malloc(size);
-  if (p == nullptr) throw std::bad_alloc();
-  return p;
-}
-HATA_NOINLINE void operator delete(void* p) noexcept { std::free(p); }
-HATA_NOINLINE void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace hata {
 namespace {
@@ -87,10 +70,10 @@ TEST(Allocations, NoneInTheSteadyState) {
   State state;
   Team team(2);
   state.step(team);
-  const int64_t before = g_allocations.load();
+  const int64_t before = test::g_allocations.load();
   EXPECT_GT(before, 0);  // the counter counts
   for (int i = 0; i < 3; ++i) state.step(team);
-  EXPECT_EQ(g_allocations.load(), before);
+  EXPECT_EQ(test::g_allocations.load(), before);
   EXPECT_EQ(state.halves[0].cells().size(), static_cast<size_t>(kBudget));
 }
 
@@ -119,12 +102,12 @@ TEST(Allocations, NoneInAPrefillsSteadyState) {
     prefill.step(step, worker);
   };
   team.run(run);
-  const int64_t before = g_allocations.load();
+  const int64_t before = test::g_allocations.load();
   for (int i = 0; i < 3; ++i) {
     step.n_kv -= 30;
     team.run(run);
   }
-  EXPECT_EQ(g_allocations.load(), before);
+  EXPECT_EQ(test::g_allocations.load(), before);
 }
 
 }  // namespace

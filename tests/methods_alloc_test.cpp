@@ -1,26 +1,9 @@
 // No method allocates in the steady state of a decode step.
-#include <atomic>
-#include <cstdlib>
 #include <functional>
 
+#include "count_allocations.h"
 #include "methods/totals.h"
 #include "problem.h"
-
-namespace {
-std::atomic<int64_t> g_allocations{0};
-}  // namespace
-
-// Not inlined: GCC would take the free below for one that does not match its own operator new.
-#define HATA_NOINLINE __attribute__((noinline))
-
-HATA_NOINLINE void* operator new(size_t size) {
-  g_allocations.fetch_add(1);
-  void* p = std::malloc(size);
-  if (p == nullptr) throw std::bad_alloc();
-  return p;
-}
-HATA_NOINLINE void operator delete(void* p) noexcept { std::free(p); }
-HATA_NOINLINE void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace hata {
 namespace {
@@ -49,12 +32,12 @@ TEST(Methods, AllocateNothingInTheSteadyState) {
       team.run(decode_step);
     };
     for (int64_t cell = 10; cell < 13; ++cell) decode(cell);
-    const int64_t before = g_allocations.load();
+    const int64_t before = test::g_allocations.load();
     for (int64_t cell = 13; cell < 20; ++cell) decode(cell);
-    EXPECT_EQ(g_allocations.load(), before) << method.name;
+    EXPECT_EQ(test::g_allocations.load(), before) << method.name;
     EXPECT_EQ(decoder.counters().sparse_rows, selector->sparse() ? 20 : 0) << method.name;
   }
-  EXPECT_GT(g_allocations.load(), 0);  // the counter counts
+  EXPECT_GT(test::g_allocations.load(), 0);  // the counter counts
 }
 
 }  // namespace

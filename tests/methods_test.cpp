@@ -43,7 +43,7 @@ double q_dot_k(const Step& step, int row, int q_head, int32_t cell) {
   const Row& r = step.rows[static_cast<size_t>(row)];
   double sum = 0.0;
   for (int i = 0; i < step.shape.head_dim; ++i) {
-    sum += static_cast<double>(r.q[static_cast<size_t>(q_head) * r.q_head_stride + i]) *
+    sum += static_cast<double>(r.query(q_head)[i]) *
            static_cast<double>(
                reference::element(step.keys.row(cell, q_head / step.shape.group()), DType::f16, i));
   }

@@ -17,13 +17,13 @@
  *   rbit=128 seed=1      bits of a code, and the seed of the random projection
  *   max-rows=8           batches with more rows of one sequence stream are prefill: all keys
  *   prefill=on           our dense attention for them, too; off: they are left to ggml
- *   observe=off          sum what the rows of a prefill look at: methods that evict (h2o, snapkv)
- *                        need it, and it about doubles the attention of a prefill
- *   verify=off           check every code at every sparse step (slow)
- *   stats=off            print statistics at exit and on SIGUSR1
- *   quiet=off            no notes on what stays dense, and why
- *   probe=off            preloaded: run the self-test instead of the program, print its result and
- *                        exit (0 passed, 1 failed, 2 the program has not loaded ggml by then)
+ *   huge-pages=on        a cache that a sparse step reads is moved to huge pages first, if the
+ * kernel has some observe=off          sum what the rows of a prefill look at: methods that evict
+ * (h2o, snapkv) need it, and it about doubles the attention of a prefill verify=off           check
+ * every code at every sparse step (slow) stats=off            print statistics at exit and on
+ * SIGUSR1 quiet=off            no notes on what stays dense, and why probe=off preloaded: run the
+ * self-test instead of the program, print its result and exit (0 passed, 1 failed, 2 the program
+ * has not loaded ggml by then)
  */
 #ifndef HATA_GGML_H
 #define HATA_GGML_H

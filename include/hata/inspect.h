@@ -8,7 +8,8 @@
 
 namespace hata {
 
-/// A step with a sparse row, after it was attended to. All of it is valid during the call alone.
+/// A step with a sparse row, after it was attended to. All of it is valid during the call alone,
+/// which comes on one of the step's threads while the others wait.
 struct Inspection {
   int layer;
   const Step& step;
@@ -23,8 +24,5 @@ struct PrefillInspection {
   int layer;
   const Step& step;
 };
-
-/// Called on one of the step's threads while the others wait.
-using Inspector = void (*)(const Inspection& step, void* user);
 
 }  // namespace hata

@@ -36,6 +36,8 @@ struct Row {
   float* out = nullptr;
   size_t out_head_stride = 0;
   const uint16_t* mask = nullptr;  ///< f16 [n_kv], -inf: not valid; nullptr: all are valid
+
+  const float* query(int q_head) const { return q + static_cast<size_t>(q_head) * q_head_stride; }
 };
 
 /// One attention step of one layer over one stream of its cache.
@@ -131,7 +133,11 @@ class Selector {
   /// False for dense attention: rows are never handed to select().
   virtual bool sparse() const { return true; }
 
-  /// What it keeps for a layer of `n_cells` cells; nullptr where it keeps nothing.
+  /// Why it cannot choose among the keys of this layer; empty where it can.
+  virtual std::string why_dense(int /*layer*/, const HeadShape&) const { return {}; }
+
+  /// What it keeps for a layer of `n_cells` cells (that it can serve); nullptr where it keeps
+  /// nothing.
   virtual std::unique_ptr<KeyStore> make_store(int layer, const HeadShape& shape,
                                                int64_t n_cells) const = 0;
 
@@ -157,10 +163,16 @@ class Selector {
 struct LayerCache {
   LayerCache(const Selector& selector, int layer, const HeadShape& shape, int64_t n_cells);
   ~LayerCache();
+  /// From now on for this method: nothing is kept of the keys any more.
+  void use(const Selector& selector, int layer, const HeadShape& shape);
+
   CellIndex index;
   std::unique_ptr<KeyStore> store;
+  std::string why_dense;                    ///< not empty: the method cannot serve this layer
   std::unique_ptr<AttentionTotals> totals;  ///< where prefills are observed
 };
+
+struct Weights;
 
 /// The score rule of HATA and the keys that are always kept (both inside the budget).
 struct HataOptions {
@@ -169,6 +181,9 @@ struct HataOptions {
   int sink = 1;         ///< first tokens of the row's sequence
   int recent = -1;      ///< last tokens; -1: min(32, budget / 2)
   uint64_t seed = 1;    ///< of all that is random
+  /// Trained projections; layers without any, and all where it is nullptr, have random ones. Their
+  /// rbit must be this rbit.
+  std::shared_ptr<const Weights> weights = nullptr;
 };
 
 /// A parameter of a method: `key=value` in its spec.

@@ -11,8 +11,9 @@
 namespace hata {
 
 struct LayerWeights {
-  Projection projection;            ///< of queries and keys alike
-  std::vector<float> mean_lengths;  ///< [n_kv_heads] mean |key|: length 8 of the score
+  Projection projection;  ///< of queries and keys alike
+  /// [n_kv_heads] mean |key|: length 8 of the score. Empty: measured on the first keys.
+  std::vector<float> mean_lengths;
 };
 
 struct Weights {

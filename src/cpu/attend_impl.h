@@ -11,6 +11,9 @@ namespace {
 
 constexpr int kBlock = 64;  // keys
 
+/// Into the second-level cache: the first one is full of the block at hand.
+inline void prefetch_line(const char* line) { __builtin_prefetch(line, 0, 2); }
+
 /// Keys whose logits one vector holds: lane h * R + r is head h and key r.
 constexpr int rows_a_vector(int heads) { return kLanes / heads; }
 
@@ -92,7 +95,7 @@ inline void dot_products(const Heads<H>& heads, const Block& block, bool prefetc
     for (int i = 0; i < head_dim; i += kLanes) {
       const size_t byte = static_cast<size_t>(i) * sizeof(T);
       if (prefetch && byte % 64 == 0) {
-        for (int r = 0; r < R; ++r) __builtin_prefetch(block.values[j + r] + byte);
+        for (int r = 0; r < R; ++r) prefetch_line(block.values[j + r] + byte);
       }
       F32 element[R];
       for (int r = 0; r < R; ++r) element[r] = F32::load(key[r] + i);
@@ -193,7 +196,7 @@ inline void add_values(const Heads<H>& heads, const Block& block, const char* co
     for (int r = 0; r < rows; ++r) {
       if (prefetch != nullptr) {
         for (size_t byte = 0; byte < Vecs * kLanes * sizeof(T); byte += 64) {
-          __builtin_prefetch(prefetch[j + r] + offset + byte);
+          prefetch_line(prefetch[j + r] + offset + byte);
         }
       }
       const T* value = reinterpret_cast<const T*>(block.values[j + r] + offset);
@@ -271,7 +274,7 @@ void attend(const AttendArgs& args, const Partial& out) {
   fill_block(args, position, *current);
   const int row_bytes = args.head_dim * (args.keys.type == DType::f32 ? 4 : 2);
   for (int j = 0; j < current->n; ++j) {
-    for (int byte = 0; byte < row_bytes; byte += 64) __builtin_prefetch(current->keys[j] + byte);
+    for (int byte = 0; byte < row_bytes; byte += 64) prefetch_line(current->keys[j] + byte);
   }
   while (current->n > 0) {
     fill_block(args, position, *next);

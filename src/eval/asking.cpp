@@ -1,15 +1,12 @@
 #include "eval/asking.h"
 
-#include <chrono>
-
+#include "core/clock.h"
 #include "eval/host.h"
 #include "eval/scoring.h"
 #include "eval/text.h"
 
 namespace hata::eval {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 constexpr size_t kTextSteps = 64;  // of a text, one in so many is inspected
 
@@ -26,7 +23,7 @@ class Steps {
     }
     const auto start = Clock::now();
     const Token said = session_.decode(token);
-    ns_ += std::chrono::nanoseconds(Clock::now() - start).count();
+    ns_ += ns_since(start);
     ++n_;
     return said;
   }

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "eval/random.h"
+#include "core/random.h"
 #include "eval/sample.h"
 #include "eval/tokenizer.h"
 

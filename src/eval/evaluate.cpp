@@ -1,14 +1,13 @@
 #include "eval/evaluate.h"
 
 #include <algorithm>
-#include <chrono>
 
+#include "core/clock.h"
 #include "hata/types.h"
 
 namespace hata::eval {
 
 Answer ask(Session& session, const Query& question, bool to_the_end) {
-  using Clock = std::chrono::steady_clock;
   const int64_t document = session.size();
   if (question.scoring != Scoring::tokens) {
     throw Error("task '" + question.task + "' is not asked token by token");
@@ -24,7 +23,7 @@ Answer ask(Session& session, const Query& question, bool to_the_end) {
     answer.tokens.push_back(said);
     answer.right = answer.right && said == question.tokens[i + 1];
   }
-  answer.ns = std::chrono::nanoseconds(Clock::now() - start).count();
+  answer.ns = ns_since(start);
   session.truncate(document);
   return answer;
 }

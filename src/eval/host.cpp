@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <memory>
+#include <utility>
 
 #include "hata/ggml.h"
 #include "hata/types.h"
@@ -48,5 +49,15 @@ Watch::Watch(Recorder* recorder) {
 }
 
 Watch::~Watch() { hata_ggml_set_inspector(nullptr, nullptr); }
+
+PrefillWatch::PrefillWatch(See see) : see_(std::move(see)) {
+  hata_ggml_set_prefill_inspector(
+      [](const void* step, void* user) {
+        (*static_cast<const See*>(user))(*static_cast<const PrefillInspection*>(step));
+      },
+      &see_);
+}
+
+PrefillWatch::~PrefillWatch() { hata_ggml_set_prefill_inspector(nullptr, nullptr); }
 
 }  // namespace hata::eval

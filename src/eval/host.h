@@ -1,10 +1,12 @@
 // The llama.cpp host in our own process: its C interface with errors as exceptions.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "eval/inspect.h"
 #include "eval/json.h"
+#include "hata/inspect.h"
 
 namespace hata::eval {
 
@@ -24,6 +26,19 @@ class Watch {
   ~Watch();
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
+};
+
+/// While it lives, `see` is called with what the host attends to in a prefill.
+class PrefillWatch {
+ public:
+  using See = std::function<void(const PrefillInspection& step)>;
+  explicit PrefillWatch(See see);
+  ~PrefillWatch();
+  PrefillWatch(const PrefillWatch&) = delete;
+  PrefillWatch& operator=(const PrefillWatch&) = delete;
+
+ private:
+  See see_;
 };
 
 }  // namespace hata::eval

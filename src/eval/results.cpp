@@ -7,10 +7,9 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
+#include "core/files.h"
 #include "hata/types.h"
 
 namespace hata::eval {
@@ -28,29 +27,29 @@ Json array_of(const T& values) {
   return json;
 }
 
-Json to_json(const StageCounters& c) {
-  return {{"encode_ns", c.encode_ns},       {"score_ns", c.score_ns},
-          {"select_ns", c.select_ns},       {"attend_ns", c.attend_ns},
-          {"choose_bytes", c.choose_bytes}, {"attend_bytes", c.attend_bytes},
-          {"dense_bytes", c.dense_bytes},   {"keys_attended", c.keys_attended},
-          {"keys_valid", c.keys_valid},     {"sparse_rows", c.sparse_rows},
-          {"dense_rows", c.dense_rows}};
+constexpr std::pair<const char*, int64_t StageCounters::*> kCounters[] = {
+    {"encode_ns", &StageCounters::encode_ns},
+    {"score_ns", &StageCounters::score_ns},
+    {"select_ns", &StageCounters::select_ns},
+    {"attend_ns", &StageCounters::attend_ns},
+    {"choose_bytes", &StageCounters::choose_bytes},
+    {"attend_bytes", &StageCounters::attend_bytes},
+    {"dense_bytes", &StageCounters::dense_bytes},
+    {"keys_attended", &StageCounters::keys_attended},
+    {"keys_valid", &StageCounters::keys_valid},
+    {"sparse_rows", &StageCounters::sparse_rows},
+    {"dense_rows", &StageCounters::dense_rows}};
+
+Json to_json(const StageCounters& counters) {
+  Json json;
+  for (const auto& [name, member] : kCounters) json[name] = counters.*member;
+  return json;
 }
 
 StageCounters counters_from(const Json& json) {
-  StageCounters c;
-  json.at("encode_ns").get_to(c.encode_ns);
-  json.at("score_ns").get_to(c.score_ns);
-  json.at("select_ns").get_to(c.select_ns);
-  json.at("attend_ns").get_to(c.attend_ns);
-  json.at("choose_bytes").get_to(c.choose_bytes);
-  json.at("attend_bytes").get_to(c.attend_bytes);
-  json.at("dense_bytes").get_to(c.dense_bytes);
-  json.at("keys_attended").get_to(c.keys_attended);
-  json.at("keys_valid").get_to(c.keys_valid);
-  json.at("sparse_rows").get_to(c.sparse_rows);
-  json.at("dense_rows").get_to(c.dense_rows);
-  return c;
+  StageCounters counters;
+  for (const auto& [name, member] : kCounters) json.at(name).get_to(counters.*member);
+  return counters;
 }
 
 // {"layer", "heads": [[rows, mass, kept, best, found], ...]}, the last four per region.
@@ -108,17 +107,13 @@ std::string first_difference(const Json& a, const Json& b, const std::string& pa
   if (a == b) return "";
   if (a.is_object() && b.is_object()) {
     for (const auto& [key, value] : a.items()) {
-      const std::string here = path.empty() ? key : path + "." + key;
-      const std::string found = first_difference(value, b.contains(key) ? b[key] : Json(), here);
+      std::string here = path;
+      here.append(path.empty() ? "" : ".").append(key);
+      std::string found = first_difference(value, b.contains(key) ? b[key] : Json(), here);
       if (!found.empty()) return found;
     }
   }
   return path + " is " + a.dump() + " there, " + b.dump() + " here";
-}
-
-std::string read_all(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
 }  // namespace
@@ -195,7 +190,7 @@ ResultsFile::ResultsFile(const std::string& path, const Json& settings) : path_(
   if (path.empty()) return;
   std::error_code ignored;
   const bool continues = std::filesystem::is_regular_file(path, ignored);
-  if (continues) read(read_all(path));
+  if (continues) read(read_file(path));
   file_.reset(std::fopen(path.c_str(), "ab"));
   if (file_ == nullptr) {
     throw Error(path + ": cannot write results: " + std::strerror(errno));

@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/random.h"
 #include "eval/encode.h"
-#include "eval/random.h"
 #include "eval/sample.h"
 
 namespace hata::eval {

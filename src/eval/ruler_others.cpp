@@ -9,7 +9,7 @@
 namespace hata::eval {
 namespace {
 
-// --- vt: variables that are set to one another ---------------------------------------------------
+// --- vt: variables that are set to one another
 
 constexpr int kHops = 4;
 constexpr int64_t kExampleLines = 14;  // of noise; RULER fills 500 tokens
@@ -86,7 +86,6 @@ Draft draft_chains(Random random, const DraftOrder& order) {
 }
 
 // --- cwe: the ten words of a list that come most often
-// --------------------------------------------
 
 constexpr size_t kCommon = 10;
 
@@ -151,7 +150,6 @@ Draft draft_common(Random random, const DraftOrder& order) {
 }
 
 // --- fwe: the three coded words that come most often
-// ------------------------------------------------
 
 constexpr int kFrequent = 3, kCodedLetters = 6, kFrequentAnswer = 50;
 

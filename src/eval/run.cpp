@@ -1,7 +1,7 @@
 #include "eval/run.h"
 
-#include <chrono>
-
+#include "core/clock.h"
+#include "core/hash.h"
 #include "eval/asking.h"
 #include "eval/host.h"
 #include "eval/jsonl.h"
@@ -12,14 +12,8 @@
 namespace hata::eval {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr int64_t kFileTokens = 4096;  // a guess, for the time left
 constexpr int64_t kBeyond = 1024;      // room for the question behind the longest document
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // A document, and the settings that it has not been asked under.
 struct Job : PlannedDocument {
@@ -231,10 +225,8 @@ Json settings_json(const RunOptions& options, const Model& model, uint64_t finge
                         {"budget", sparse ? Json(s.budget.text()) : Json()},
                         {"dense_layers", sparse ? Json(s.dense_layers) : Json()}});
   }
-  char id[32];
-  std::snprintf(id, sizeof(id), "%016llx", static_cast<unsigned long long>(fingerprint));
   return {{"model", model.name()},
-          {"model_fingerprint", id},
+          {"model_fingerprint", hexadecimal(fingerprint)},
           {"tasks", options.tasks},
           {"contexts", options.contexts},
           {"samples", options.samples},

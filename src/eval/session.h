@@ -41,7 +41,7 @@ struct SessionOptions {
   int n_batch = 512;
 };
 
-/// Called while a prefill goes on, with the tokens done; false stops it.
+/// Called while a prefill goes on, with the tokens done.
 using PrefillProgress = std::function<void(int64_t done)>;
 
 class Session {
@@ -68,8 +68,6 @@ class Session {
   /// The whole sequence as llama.cpp saves it, and its reverse (of a sequence of n tokens).
   std::vector<uint8_t> save() const;
   void restore(std::span<const uint8_t> state, int64_t n);
-
-  llama_context* context() const { return context_.get(); }
 
  private:
   struct Free {

@@ -6,6 +6,8 @@
 #include <fstream>
 #include <vector>
 
+#include "core/files.h"
+#include "core/hash.h"
 #include "hata/types.h"
 
 namespace hata::eval {
@@ -24,16 +26,11 @@ struct Header {
   uint64_t bytes;
 };
 
-uint64_t hash(const void* data, size_t size, uint64_t seed) {
-  const auto* at = static_cast<const unsigned char*>(data);
-  for (size_t i = 0; i < size; ++i) seed = (seed ^ at[i]) * 0x100000001b3u;  // FNV-1a
-  return seed ^ (seed >> 32);
-}
-
-constexpr uint64_t kSeed = 0xcbf29ce484222325u;
+// The low bits of FNV depend on low bits alone.
+uint64_t mixed(uint64_t hash) { return hash ^ (hash >> 32); }
 
 uint64_t hash_tokens(std::span<const Token> tokens) {
-  return hash(tokens.data(), tokens.size_bytes(), kSeed);
+  return mixed(fnv1a({reinterpret_cast<const char*>(tokens.data()), tokens.size_bytes()}));
 }
 
 struct Kept {
@@ -58,19 +55,19 @@ std::vector<Kept> kept_in(const std::string& folder) {
 
 }  // namespace
 
-uint64_t model_fingerprint(const std::string& path) {
+uint64_t file_fingerprint(const std::string& path) {
   constexpr int64_t kPieces = 64, kPiece = 65536;
   std::ifstream in(path, std::ios::binary);
   const auto size = static_cast<int64_t>(fs::file_size(path));
-  uint64_t result = hash(&size, sizeof(size), kSeed);
-  std::vector<char> bytes(kPiece);
+  uint64_t hash = mixed(fnv1a(bytes_of(size)));
+  std::string bytes(kPiece, 0);
   for (int64_t i = 0; i < kPieces; ++i) {
     in.clear();
     in.seekg(std::max<int64_t>(0, size - kPiece) * i / (kPieces - 1));
     in.read(bytes.data(), kPiece);
-    result = hash(bytes.data(), static_cast<size_t>(in.gcount()), result);
+    hash = mixed(fnv1a({bytes.data(), static_cast<size_t>(in.gcount())}, hash));
   }
-  return result;
+  return hash;
 }
 
 States::States(const std::string& folder, int64_t limit, uint64_t model)
@@ -85,11 +82,8 @@ States::States(const std::string& folder, int64_t limit, uint64_t model)
 }
 
 std::string States::path_of(std::span<const Token> tokens) const {
-  char name[64];
-  std::snprintf(name, sizeof(name), "%016llx-%016llx-%zu%s",
-                static_cast<unsigned long long>(model_),
-                static_cast<unsigned long long>(hash_tokens(tokens)), tokens.size(), kSuffix);
-  return fs::path(folder_) / name;
+  return fs::path(folder_) / (hexadecimal(model_) + "-" + hexadecimal(hash_tokens(tokens)) + "-" +
+                              std::to_string(tokens.size()) + kSuffix);
 }
 
 bool States::load(Session& session, std::span<const Token> tokens) const {
@@ -129,16 +123,9 @@ int64_t States::save(const Session& session, std::span<const Token> tokens) cons
   const auto size = static_cast<int64_t>(sizeof(header) + state.size());
   if (size > limit_) return 0;
   make_room(size);
-  const std::string path = path_of(tokens), partial = path + ".partial";
-  std::ofstream out(partial, std::ios::binary);
-  out.write(reinterpret_cast<const char*>(&header), sizeof(header));
-  out.write(reinterpret_cast<const char*>(state.data()),
-            static_cast<std::streamsize>(state.size()));
-  out.close();
-  std::error_code error;
-  if (out.good()) fs::rename(partial, path, error);
-  if (!out.good() || error) {
-    fs::remove(partial, error);
+  try {
+    write_file_whole(path_of(tokens), {bytes_of(header), bytes_of(state)});
+  } catch (const Error&) {
     return 0;
   }
   return size;

@@ -9,8 +9,8 @@
 
 namespace hata::eval {
 
-/// One number for a model file: its size and a sample of its bytes.
-uint64_t model_fingerprint(const std::string& path);
+/// One number for a file: its size and a sample of its bytes.
+uint64_t file_fingerprint(const std::string& path);
 
 class States {
  public:

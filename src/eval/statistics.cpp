@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "eval/random.h"
+#include "core/random.h"
 
 namespace hata::eval {
 namespace {

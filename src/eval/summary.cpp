@@ -69,7 +69,7 @@ void add_difference(const Strata& differences, uint64_t seed, Json& json) {
   json["verdict"] = d.n > 0 ? Json(verdict(d)) : Json();
 }
 
-// --- what the host counted ----------------------------------------------------------------------
+// --- what the host counted
 
 void add_counters(const Records& records, Json& row) {
   StageCounters c;
@@ -101,7 +101,6 @@ void add_counters(const Records& records, Json& row) {
 }
 
 // --- inspection
-// -----------------------------------------------------------------------------------
 
 LayerCounts layers_of(const Records& records) {
   LayerCounts sum;
@@ -154,7 +153,6 @@ Json heads_json(const LayerCounts& layers) {
 }
 
 // --- plain text
-// -------------------------------------------------------------------------------------
 
 struct TextSums {
   double kl = 0, nll = 0, same = 0, n = 0;
@@ -212,7 +210,6 @@ void add_text(const Records& records, int64_t n_ctx, const std::string& setting,
 }
 
 // --- a row
-// --------------------------------------------------------------------------------------------
 
 Json summarize_setting(const Json& setting, int64_t n_ctx, const Records& records,
                        const Records& reference, const LayerCounts& layers, uint64_t seed) {

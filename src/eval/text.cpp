@@ -3,27 +3,20 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 
+#include "core/files.h"
 #include "eval/encode.h"
 #include "hata/types.h"
 
 namespace hata::eval {
 namespace {
 
-std::string read_text(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file || std::filesystem::is_directory(path)) throw Error(path + ": cannot be read");
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 class TextSource final : public TaskSource {
  public:
   TextSource(const Tokenizer& tokenizer, const std::string& path, const TaskOptions& options)
       : tokenizer_(tokenizer),
         start_(tokenizer.start()),
-        tokens_(tokenizer.encode(read_text(path))),
+        tokens_(tokenizer.encode(read_file(path))),
         task_(std::filesystem::path(path).stem().string()),
         n_prefix_(options.n_tokens - std::ssize(start_)),
         n_compared_(options.n_compared) {
@@ -90,30 +83,9 @@ StepComparison compare_step(std::span<const float> dense, std::span<const float>
     const double log_p = dense[i] - dense_norm, p = std::exp(log_p);
     if (p > 0) kl += p * (log_p - (method[i] - norm));
   }
-  const auto n = static_cast<size_t>(next);
   return {.kl = std::max(kl, 0.0),  // rounding alone makes it negative
-          .nll = norm - method[n],
-          .dense_nll = dense_norm - dense[n],
+          .nll = norm - method[static_cast<size_t>(next)],
           .agrees = likeliest(dense) == likeliest(method)};
-}
-
-Comparison summarise(std::span<const StepComparison> steps) {
-  Comparison sum{.n = std::ssize(steps)};
-  if (steps.empty()) return sum;
-  double nll = 0, dense_nll = 0;
-  for (const StepComparison& step : steps) {
-    sum.kl += step.kl;
-    sum.max_kl = std::max(sum.max_kl, step.kl);
-    sum.agreement += step.agrees ? 1 : 0;
-    nll += step.nll;
-    dense_nll += step.dense_nll;
-  }
-  const auto n = static_cast<double>(sum.n);
-  sum.kl /= n;
-  sum.agreement /= n;
-  sum.perplexity = std::exp(nll / n);
-  sum.dense_perplexity = std::exp(dense_nll / n);
-  return sum;
 }
 
 }  // namespace hata::eval

@@ -21,28 +21,13 @@ std::unique_ptr<TaskSource> open_text(const Tokenizer& tokenizer, const std::str
 
 /// What one step predicts, compared with dense attention at the same position.
 struct StepComparison {
-  double kl = 0;         ///< KL(dense || method) of the next token, nats; 0: the same
-  double nll = 0;        ///< -log p(the text's next token), nats, of the method
-  double dense_nll = 0;  ///< and of dense attention
-  bool agrees = false;   ///< the likeliest token is the same
+  double kl = 0;        ///< KL(dense || method) of the next token, nats; 0: the same
+  double nll = 0;       ///< -log p(the text's next token), nats, of the method
+  bool agrees = false;  ///< the likeliest token is the same
 };
 
 /// Logits of both, [vocabulary]; `next`: the token that the text goes on with.
 StepComparison compare_step(std::span<const float> dense, std::span<const float> method,
                             Token next);
-
-struct Comparison {
-  int64_t n = 0;      ///< steps
-  double kl = 0;      ///< mean
-  double max_kl = 0;  ///< of any step
-  double perplexity = 0, dense_perplexity = 0;
-  double agreement = 0;  ///< share of the steps
-
-  bool operator==(const Comparison&) const = default;
-};
-
-/// Over any steps: of one sample, of several, or those at the same distance from the prefix. A
-/// query of n tokens has n - 1 steps: after its last token the text is not known.
-Comparison summarise(std::span<const StepComparison> steps);
 
 }  // namespace hata::eval

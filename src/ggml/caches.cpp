@@ -38,8 +38,7 @@ std::shared_ptr<Cache> Caches::get(const Selector& selector, uint64_t generation
   }
   Cache& cache = **at;
   if (cache.generation != generation) {
-    cache.data.store = selector.make_store(cache.layer, cache.shape, cache.n_cells());
-    cache.data.index.changed(0, cache.n_cells());
+    cache.data.use(selector, cache.layer, cache.shape);
     cache.hashes.reset();
     cache.generation = generation;
   }

@@ -46,6 +46,7 @@ struct Cache {
   HeadShape shape;
   uint64_t generation;  ///< of the selector that made data.store
   LayerCache data;
+  bool in_huge_pages = false;         ///< it was tried
   std::unique_ptr<KeyHashes> hashes;  ///< with the option verify
 
   // What the graph at hand does to it; one graph at a time works on a cache.

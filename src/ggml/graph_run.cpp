@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "core/huge_pages.h"
 #include "hata/inspect.h"
 #include "methods/totals.h"
 
@@ -86,6 +87,17 @@ std::shared_ptr<Cache> GraphRun::cache_for(const Attention& attention) {
   if (is_dense(attention) && !config_->options.observe) return nullptr;
   auto cache = shared_.caches.get(selector, config_->generation, attention,
                                   shared_.real.ggml_nbytes(attention.cache));
+  if (config_->options.huge_pages && !cache->in_huge_pages) {
+    cache->in_huge_pages = true;
+    const ggml_tensor* values = attention.node->src[2];
+    if (values->view_src != nullptr) values = values->view_src;
+    for (const ggml_tensor* tensor : {attention.cache, values}) {
+      move_to_huge_pages(tensor->data, shared_.real.ggml_nbytes(tensor));
+    }
+  }
+  if (!cache->data.why_dense.empty()) {
+    shared_.reasons.add(Reason::weights, [&] { return cache->data.why_dense; });
+  }
   if (!config_->options.verify || cache->data.store == nullptr) {
     cache->hashes.reset();
   } else if (cache->hashes == nullptr) {
@@ -154,15 +166,19 @@ void GraphRun::run_node(ggml_tensor*, int ith, int nth, void* user) {
   const Worker worker{.ith = ith, .nth = nth, .team = &task.run.team_};
   for (const Step& step : task.steps) {
     if (task.prefill) {
-      task.run.prefill_.step(step, worker);
-      if (LayerCache* cache = task.cache ? &task.cache->data : nullptr; cache && cache->totals) {
-        cache->totals->observe(step, cache->index, worker);
-      }
-      if (worker.ith == 0) task.run.inspect_prefill(task, step);
+      task.run.run_prefill(task, step, worker);
     } else {
       task.run.run_step(task, step, worker);
     }
   }
+}
+
+void GraphRun::run_prefill(const Task& task, const Step& step, const Worker& worker) {
+  prefill_.step(step, worker);
+  if (task.cache != nullptr && task.cache->data.totals != nullptr) {
+    task.cache->data.totals->observe(step, task.cache->data.index, worker);
+  }
+  if (worker.ith == 0) inspect_prefill(task, step);
 }
 
 void GraphRun::run_step(Task& task, const Step& step, const Worker& worker) {

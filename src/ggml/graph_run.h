@@ -86,6 +86,7 @@ class GraphRun {
   std::shared_ptr<Cache> cache_for(const Attention& attention);
   Task& next_task();
   void prepare(Task& task);
+  void run_prefill(const Task& task, const Step& step, const Worker& worker);
   void run_step(Task& task, const Step& step, const Worker& worker);
   void inspect(const Task& task, const Step& step) const;
   void inspect_prefill(const Task& task, const Step& step) const;

@@ -16,7 +16,7 @@ constexpr int kStaleLines = 10;  // so many graphs with stale codes are reported
 /// The options that decide what a store holds.
 bool same_store(const Options& a, const Options& b) {
   return a.method == b.method && a.hata.rbit == b.hata.rbit && a.hata.seed == b.hata.seed &&
-         a.hata.lengths == b.hata.lengths;
+         a.hata.lengths == b.hata.lengths && a.hata.weights == b.hata.weights;
 }
 
 /// The CPU of the loaded ggml; its backends may have to be loaded first.

@@ -75,6 +75,8 @@ constexpr Key kKeys[] = {
     {"max-rows",
      [](Options& o, auto key, auto value) { o.max_rows = parse_int(key, value, 1, 64); }},
     {"prefill", [](Options& o, auto key, auto value) { o.prefill = parse_switch(key, value); }},
+    {"huge-pages",
+     [](Options& o, auto key, auto value) { o.huge_pages = parse_switch(key, value); }},
     {"observe", [](Options& o, auto key, auto value) { o.observe = parse_switch(key, value); }},
     {"verify", [](Options& o, auto key, auto value) { o.verify = parse_switch(key, value); }},
     {"stats", [](Options& o, auto key, auto value) { o.stats = parse_switch(key, value); }},

@@ -16,6 +16,7 @@ struct Options {
   int64_t dense_layers = 2;
   int64_t max_rows = 8;
   bool prefill = true;
+  bool huge_pages = true;
   bool observe = false;
   bool verify = false;
   bool stats = false;

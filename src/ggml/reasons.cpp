@@ -31,6 +31,7 @@ constexpr Text kTexts[] = {
     {"unobserved",
      "rows whose prompt was not observed stay dense: this method needs observe=on before the "
      "prompt"},
+    {"weights", "layers that the trained weights do not fit stay dense"},
 };
 static_assert(std::size(kTexts) == static_cast<size_t>(Reason::count));
 

@@ -29,6 +29,7 @@ enum class Reason : uint8_t {
   computed_rows,
   memory,
   unobserved,
+  weights,
   count
 };
 

@@ -9,22 +9,27 @@
 
 namespace hata {
 
-/// Calls fn(head, cell, n) for all runs of up to 64 neighbouring `cells` (ascending) of `n_heads`
-/// heads, on all threads of the team. A run may begin in the middle of a block.
+constexpr int64_t kMaxRun = 64;
+
+/// Calls fn(head, cell, n) for all runs of up to kMaxRun neighbouring `cells` (ascending) of
+/// `n_heads` heads, on all threads of the team. A run may begin in the middle of a block. Cells 2i
+/// and 2i + 1 fall to one thread: what is kept of them may share a byte.
 template <class Fn>
 void share_runs(std::span<const int32_t> cells, int n_heads, const Worker& worker, Fn&& fn) {
   constexpr int64_t kCellsPerItem = 256;
-  constexpr size_t kRun = 64;
-  const auto n_cells = static_cast<int64_t>(cells.size());
+  const int64_t n_cells = std::ssize(cells);
   const int64_t n_items = (n_cells + kCellsPerItem - 1) / kCellsPerItem;
+  const auto item_start = [&](int64_t item) {
+    const int64_t at = std::min(n_cells, item * kCellsPerItem);
+    return at > 0 && at < n_cells && cells[at] / 2 == cells[at - 1] / 2 ? at + 1 : at;
+  };
   worker.share(n_items * n_heads, [&](int64_t i) {
     const int head = static_cast<int>(i % n_heads);
-    auto at = static_cast<size_t>(i / n_heads * kCellsPerItem);
-    const size_t end = std::min(cells.size(), at + static_cast<size_t>(kCellsPerItem));
-    while (at < end) {
-      size_t next = at + 1;
-      while (next < end && next - at < kRun && cells[next] == cells[next - 1] + 1) ++next;
-      fn(head, static_cast<int64_t>(cells[at]), static_cast<int64_t>(next - at));
+    const int64_t end = item_start(i / n_heads + 1);
+    for (int64_t at = item_start(i / n_heads); at < end;) {
+      int64_t next = at + 1;
+      while (next < end && next - at < kMaxRun && cells[next] == cells[next - 1] + 1) ++next;
+      fn(head, static_cast<int64_t>(cells[at]), next - at);
       at = next;
     }
   });

@@ -10,22 +10,12 @@
 #include "index/rows.h"
 
 namespace hata {
-namespace {
-
-constexpr size_t kKeysFitted = 4096;
-
-bool is_unused(const float* key, int head_dim) {
-  return std::all_of(key, key + head_dim, [](float x) { return x == 0.0f; });
-}
-
-}  // namespace
 
 ChannelStore::ChannelStore(const HeadShape& shape, int64_t n_cells, int n_channels, bool principal)
     : shape_(shape),
       n_blocks_((n_cells + kBlock - 1) / kBlock),
       n_channels_(n_channels),
       principal_(principal),
-      seen_(static_cast<size_t>(shape.n_kv_heads), 0),
       basis_(principal ? static_cast<size_t>(shape.n_kv_heads) * shape.head_dim * n_channels : 0),
       data_(static_cast<size_t>(shape.n_kv_heads * n_blocks_ * n_channels * kBlock) *
             sizeof(uint16_t)) {}
@@ -33,23 +23,17 @@ ChannelStore::ChannelStore(const HeadShape& shape, int64_t n_cells, int n_channe
 size_t ChannelStore::bytes() const { return data_.bytes() + basis_.size() * sizeof(float); }
 
 // The eigenvectors of sum over keys of k k^T: as in Loki, keys are not centred.
-void ChannelStore::fit(const CacheView& keys, std::span<const int32_t> cells, int head) {
+bool ChannelStore::fit(const CacheView& keys, std::span<const int32_t> cells, int head) {
   const int d = shape_.head_dim;
   std::vector<double> second(static_cast<size_t>(d) * d, 0.0);
-  std::array<float, kMaxHeadDim> key;
-  bool any = false;
-  const size_t every = std::max<size_t>(1, cells.size() / kKeysFitted);
-  for (size_t at = 0; at < cells.size(); at += every) {
-    widen_row(keys, cells[at], head, d, key.data());
-    if (is_unused(key.data(), d)) continue;
-    any = true;
+  const int64_t n = sample_keys(keys, cells, head, d, [&](const float* key) {
     for (int i = 0; i < d; ++i) {
-      const double x = static_cast<double>(key[static_cast<size_t>(i)]);
       double* row = second.data() + static_cast<size_t>(i) * d;
-      for (int j = 0; j < d; ++j) row[j] += x * static_cast<double>(key[static_cast<size_t>(j)]);
+      for (int j = 0; j < d; ++j) {
+        row[j] += static_cast<double>(key[i]) * static_cast<double>(key[j]);
+      }
     }
-  }
-  seen_[static_cast<size_t>(head)] = any ? 1 : 0;
+  });
   const std::vector<double> vectors = eigenvectors(std::move(second), d);
   float* basis = basis_.data() + static_cast<size_t>(head) * d * n_channels_;
   for (int i = 0; i < d; ++i) {
@@ -57,6 +41,7 @@ void ChannelStore::fit(const CacheView& keys, std::span<const int32_t> cells, in
       basis[i * n_channels_ + c] = static_cast<float>(vectors[static_cast<size_t>(i * d + c)]);
     }
   }
+  return n > 0;
 }
 
 void ChannelStore::project(int head, const float* x, float* out) const {
@@ -77,15 +62,12 @@ void ChannelStore::derive(const CacheView& keys, int head, int64_t cell, uint16_
 
 void ChannelStore::update(const CacheView& keys, const CacheView&, std::span<const int32_t> cells,
                           const Worker& worker) {
-  const bool fit_now = principal_ && !fitted_;
-  worker.barrier();  // all have read fitted_
-  if (fit_now) {
-    worker.share(shape_.n_kv_heads,
-                 [&](int64_t head) { fit(keys, cells, static_cast<int>(head)); });
-    if (worker.ith == 0) fitted_ = seen_[0] != 0;
+  if (principal_) {
+    first_keys_.measure_once(shape_.n_kv_heads, worker,
+                             [&](int head) { return fit(keys, cells, head); });
   }
   share_runs(cells, shape_.n_kv_heads, worker, [&](int head, int64_t cell, int64_t n) {
-    std::array<uint16_t, 64 * kMaxHeadDim> run;
+    std::array<uint16_t, kMaxRun * kMaxHeadDim> run;
     for (int64_t i = 0; i < n; ++i) derive(keys, head, cell + i, run.data() + i * n_channels_);
     for (int c = 0; c < n_channels_; ++c) {
       for (int64_t i = 0; i < n; ++i) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "hata/index.h"
+#include "index/first_keys.h"
 #include "index/huge_buffer.h"
 
 namespace hata {
@@ -43,7 +44,7 @@ class ChannelStore : public KeyStore {
   const HeadShape& shape() const { return shape_; }
 
  private:
-  void fit(const CacheView& keys, std::span<const int32_t> cells, int head);
+  bool fit(const CacheView& keys, std::span<const int32_t> cells, int head);
   void derive(const CacheView& keys, int head, int64_t cell, uint16_t* out) const;
 
   static constexpr int64_t kBlock = 64;  ///< cells whose channels lie side by side
@@ -58,10 +59,9 @@ class ChannelStore : public KeyStore {
   int64_t n_blocks_;
   int n_channels_;
   bool principal_;
-  bool fitted_ = false;
-  std::vector<uint8_t> seen_;  ///< [n_kv_heads] whether fit() found keys
-  std::vector<float> basis_;   ///< [n_kv_heads][head_dim][n_channels], with `principal`
-  HugeBuffer data_;            ///< [n_kv_heads][n_blocks][n_channels][kBlock]
+  FirstKeys first_keys_;
+  std::vector<float> basis_;  ///< [n_kv_heads][head_dim][n_channels], with `principal`
+  HugeBuffer data_;           ///< [n_kv_heads][n_blocks][n_channels][kBlock]
 };
 
 }  // namespace hata

@@ -12,7 +12,6 @@
 namespace hata {
 namespace {
 
-constexpr size_t kKeysMeasured = 4096;
 constexpr size_t kMaxWords = 64;  // of all hashes of a key
 
 int words_of(int bits) { return (bits + kCodeWordBits - 1) / kCodeWordBits; }
@@ -26,7 +25,6 @@ HashStore::HashStore(uint64_t seed, int layer, const HeadShape& shape, int64_t n
       bits_(bits),
       tables_(tables),
       words_(words_of(bits * tables)),
-      seen_(static_cast<size_t>(shape.n_kv_heads), 0),
       directions_(static_cast<size_t>(shape.head_dim) * words_ * kCodeWordBits),
       centre_(static_cast<size_t>(shape.n_kv_heads * shape.head_dim)),
       lengths_(static_cast<size_t>(shape.n_kv_heads * n_cells_)),
@@ -55,23 +53,17 @@ void HashStore::hash(const float* x, int n, uint16_t* out) const {
   }
 }
 
-void HashStore::measure_centre(const CacheView& keys, std::span<const int32_t> cells, int head) {
+bool HashStore::measure_centre(const CacheView& keys, std::span<const int32_t> cells, int head) {
   const int d = shape_.head_dim;
   std::array<double, kMaxHeadDim> sum{};
-  std::array<float, kMaxHeadDim> key;
-  int64_t n = 0;
-  const size_t every = std::max<size_t>(1, cells.size() / kKeysMeasured);
-  for (size_t at = 0; at < cells.size(); at += every) {
-    widen_row(keys, cells[at], head, d, key.data());
-    if (std::all_of(key.begin(), key.begin() + d, [](float x) { return x == 0.0f; })) continue;
-    ++n;  // no unused cell
-    for (size_t i = 0; i < static_cast<size_t>(d); ++i) sum[i] += static_cast<double>(key[i]);
-  }
-  seen_[static_cast<size_t>(head)] = n > 0 ? 1 : 0;
+  const int64_t n = sample_keys(keys, cells, head, d, [&](const float* key) {
+    for (int i = 0; i < d; ++i) sum[static_cast<size_t>(i)] += static_cast<double>(key[i]);
+  });
   for (int i = 0; i < d && n > 0; ++i) {
     centre_[static_cast<size_t>(head * d + i)] =
         static_cast<float>(sum[static_cast<size_t>(i)] / static_cast<double>(n));
   }
+  return n > 0;
 }
 
 void HashStore::derive(const CacheView& keys, int head, int64_t cell, int n, uint16_t* hashes,
@@ -89,13 +81,8 @@ void HashStore::derive(const CacheView& keys, int head, int64_t cell, int n, uin
 
 void HashStore::update(const CacheView& keys, const CacheView&, std::span<const int32_t> cells,
                        const Worker& worker) {
-  const bool measure = !measured_;
-  worker.barrier();  // all have read measured_
-  if (measure) {
-    worker.share(shape_.n_kv_heads,
-                 [&](int64_t head) { measure_centre(keys, cells, static_cast<int>(head)); });
-    if (worker.ith == 0) measured_ = seen_[0] != 0;
-  }
+  first_keys_.measure_once(shape_.n_kv_heads, worker,
+                           [&](int head) { return measure_centre(keys, cells, head); });
   share_runs(cells, shape_.n_kv_heads, worker, [&](int head, int64_t cell, int64_t run) {
     std::array<uint16_t, kAtOnce * kMaxWords * kCodeWordBits> fresh;
     for (int64_t first = 0; first < run; first += kAtOnce) {

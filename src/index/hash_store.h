@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "hata/index.h"
+#include "index/first_keys.h"
 #include "index/huge_buffer.h"
 
 namespace hata {
@@ -43,15 +44,14 @@ class HashStore final : public KeyStore {
   static constexpr int kAtOnce = 16;  ///< largest n
 
  private:
-  void measure_centre(const CacheView& keys, std::span<const int32_t> cells, int head);
+  bool measure_centre(const CacheView& keys, std::span<const int32_t> cells, int head);
   void derive(const CacheView& keys, int head, int64_t cell, int n, uint16_t* hashes,
               float* lengths) const;
 
   HeadShape shape_;
   int64_t n_cells_;  ///< rounded up to 64
   int bits_, tables_, words_;
-  bool measured_ = false;
-  std::vector<uint8_t> seen_;      ///< [n_kv_heads] whether measure_centre() found keys
+  FirstKeys first_keys_;
   std::vector<float> directions_;  ///< [head_dim][words * 64]
   std::vector<float> centre_;      ///< [n_kv_heads][head_dim]
   std::vector<float> lengths_;     ///< [n_kv_heads][n_cells]

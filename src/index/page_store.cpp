@@ -30,7 +30,7 @@ PageStore::PageStore(const HeadShape& shape, int64_t n_cells, int page)
     : shape_(shape),
       page_(page),
       n_pages_((n_cells + page - 1) / page),
-      known_(static_cast<size_t>((n_cells + 63) / 64), 0),
+      known_(n_cells),
       pages_(static_cast<size_t>(shape.n_kv_heads * n_pages_) * page_bytes()) {}
 
 void PageStore::derive(const CacheView& keys, int head, int64_t page, uint16_t* out) const {
@@ -39,8 +39,7 @@ void PageStore::derive(const CacheView& keys, int head, int64_t page, uint16_t* 
   most.fill(-std::numeric_limits<float>::infinity());
   least.fill(std::numeric_limits<float>::infinity());
   for (int64_t cell = page * page_; cell < (page + 1) * page_; ++cell) {
-    if (cell / 64 >= std::ssize(known_)) break;
-    if ((known_[static_cast<size_t>(cell / 64)] >> (cell % 64) & 1) == 0) continue;
+    if (!known_.has(cell)) continue;
     widen_row(keys, cell, head, d, key.data());
     for (size_t i = 0; i < static_cast<size_t>(d); ++i) {
       most[i] = key[i] > most[i] ? key[i] : most[i];
@@ -55,12 +54,7 @@ void PageStore::derive(const CacheView& keys, int head, int64_t page, uint16_t* 
 
 void PageStore::update(const CacheView& keys, const CacheView&, std::span<const int32_t> cells,
                        const Worker& worker) {
-  if (worker.ith == 0) {
-    for (const int32_t cell : cells) {
-      known_[static_cast<size_t>(cell / 64)] |= uint64_t{1} << (cell % 64);
-    }
-  }
-  worker.barrier();
+  known_.add(cells, worker);
   share_blocks(cells, page_, shape_.n_kv_heads, worker, [&](int head, int64_t page) {
     derive(keys, head, page,
            pages_.as<uint16_t>() + (head * n_pages_ + page) * 2 * shape_.head_dim);

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "hata/index.h"
 #include "index/huge_buffer.h"
+#include "index/known_cells.h"
 
 namespace hata {
 
@@ -14,7 +14,7 @@ class PageStore final : public KeyStore {
   /// page: cells of a page, a divisor of 64.
   PageStore(const HeadShape& shape, int64_t n_cells, int page);
 
-  size_t bytes() const override { return pages_.bytes() + known_.size() * sizeof(uint64_t); }
+  size_t bytes() const override { return pages_.bytes() + known_.bytes(); }
   void update(const CacheView& keys, const CacheView& values, std::span<const int32_t> cells,
               const Worker& worker) override;
   bool matches(const CacheView& keys, int64_t cell) const override;
@@ -33,7 +33,7 @@ class PageStore final : public KeyStore {
   HeadShape shape_;
   int page_;
   int64_t n_pages_;
-  std::vector<uint64_t> known_;  ///< bit per cell: it was updated once. Others hold anything.
+  KnownCells known_;
   HugeBuffer pages_;
 };
 

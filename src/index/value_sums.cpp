@@ -33,21 +33,16 @@ ValueSums::ValueSums(const HeadShape& shape, int64_t n_cells)
       head_dim_(shape.head_dim),
       n_blocks_((n_cells + kBlock - 1) / kBlock),
       n_supers_((n_blocks_ + kSuper - 1) / kSuper),
-      known_(static_cast<size_t>(n_blocks_), 0),
+      known_(n_cells),
       blocks_(static_cast<size_t>(n_heads_ * n_blocks_ * head_dim_)),
       supers_(static_cast<size_t>(n_heads_ * n_supers_ * head_dim_)) {}
 
 void ValueSums::update(const CacheView& values, std::span<const int32_t> cells,
                        const Worker& worker) {
-  if (worker.ith == 0) {
-    for (const int32_t cell : cells) {
-      known_[static_cast<size_t>(cell / kBlock)] |= uint64_t{1} << (cell % kBlock);
-    }
-  }
-  worker.barrier();
+  known_.add(cells, worker);
   share_blocks(cells, kBlock, n_heads_, worker, [&](int head, int64_t b) {
     std::fill_n(block(head, b), head_dim_, 0.0f);
-    add_cells(values, b * kBlock, known_[static_cast<size_t>(b)], head, head_dim_, block(head, b));
+    add_cells(values, b * kBlock, known_.word(b), head, head_dim_, block(head, b));
   });
   share_blocks(cells, kBlock * kSuper, n_heads_, worker, [&](int head, int64_t s) {
     std::fill_n(super(head, s), head_dim_, 0.0f);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "hata/index.h"
+#include "index/known_cells.h"
 
 namespace hata {
 
@@ -31,7 +32,7 @@ class ValueSums {
 
   int n_heads_, head_dim_;
   int64_t n_blocks_, n_supers_;
-  std::vector<uint64_t> known_;  ///< bit per cell: it was updated once. Others hold anything.
+  KnownCells known_;
   std::vector<float> blocks_, supers_;  ///< [n_kv_heads][..][head_dim]
 };
 

@@ -35,28 +35,28 @@ void PaperObjective::label(const float* logits, int64_t n, float* labels) {
   }
 }
 
-void PaperObjective::label_row(const Row& row) {
+void PaperObjective::label_row(const Row& row, Labels& labels) {
   const int64_t n_keys = row.n_keys();
   const int64_t n_vectors = row.n_queries() * row.group;
-  labels_.resize(static_cast<size_t>(n_vectors * n_keys));
-  key_labels_.assign(static_cast<size_t>(n_keys), 0.0f);
-  times_seen_.assign(static_cast<size_t>(n_keys), 0.0f);
-  query_labels_.assign(static_cast<size_t>(n_vectors), 0.0f);
+  labels.pairs.resize(static_cast<size_t>(n_vectors * n_keys));
+  labels.keys.assign(static_cast<size_t>(n_keys), 0.0f);
+  labels.times_seen.assign(static_cast<size_t>(n_keys), 0.0f);
+  labels.queries.assign(static_cast<size_t>(n_vectors), 0.0f);
   multiply(n_vectors, n_keys, row.head_dim, {row.queries.data(), row.head_dim},
-           {row.keys.data(), row.head_dim, true}, 0.0f, labels_.data());
+           {row.keys.data(), row.head_dim, true}, 0.0f, labels.pairs.data());
   std::vector<float> logits;
   for (int64_t v = 0; v < n_vectors; ++v) {
-    float* labels = labels_.data() + v * n_keys;
+    float* pairs = labels.pairs.data() + v * n_keys;
     const int64_t n = seen_by(row, v);
-    logits.assign(labels, labels + n);
-    label(logits.data(), n, labels);
-    std::fill(labels + n, labels + n_keys, 0.0f);
+    logits.assign(pairs, pairs + n);
+    label(logits.data(), n, pairs);
+    std::fill(pairs + n, pairs + n_keys, 0.0f);
     for (int64_t i = 0; i < n; ++i) {
-      key_labels_[static_cast<size_t>(i)] += labels[i];
-      query_labels_[static_cast<size_t>(v)] += labels[i];
+      labels.keys[static_cast<size_t>(i)] += pairs[i];
+      labels.queries[static_cast<size_t>(v)] += pairs[i];
     }
     if (v % row.group == 0) {
-      for (int64_t i = 0; i < n; ++i) times_seen_[static_cast<size_t>(i)] += 1.0f;
+      for (int64_t i = 0; i < n; ++i) labels.times_seen[static_cast<size_t>(i)] += 1.0f;
     }
   }
 }
@@ -70,28 +70,28 @@ void PaperObjective::project(const std::vector<float>& vectors, const Parameters
   tanh_all(soft.data(), n * p.rbit, slope_of(options_));
 }
 
-void PaperObjective::prepare(const Row& row, const Parameters& p) {
+void PaperObjective::prepare(const Row& row, const Labels& labels, const Parameters& p) {
   project(row.keys, p, keys_);
   project(row.queries, p, queries_);
-  label_row(row);
   const int64_t n_keys = row.n_keys(), r = p.rbit;
   const int64_t n_vectors = row.n_queries() * row.group;
   key_gradient_.resize(keys_.size());
   query_gradient_.resize(queries_.size());
-  multiply(n_keys, r, n_vectors, {labels_.data(), n_keys, true}, {queries_.data(), r}, 0.0f,
+  multiply(n_keys, r, n_vectors, {labels.pairs.data(), n_keys, true}, {queries_.data(), r}, 0.0f,
            key_gradient_.data());
-  multiply(n_vectors, r, n_keys, {labels_.data(), n_keys}, {keys_.data(), r}, 0.0f,
+  multiply(n_vectors, r, n_keys, {labels.pairs.data(), n_keys}, {keys_.data(), r}, 0.0f,
            query_gradient_.data());
 }
 
-// sum s |hq - hk|^2 = sum over q of (sum s) |hq|^2 - 2 hq.(sum s hk), + sum over k of (sum s)
-// |hk|^2
-void PaperObjective::add_totals(const Row& row, const Parameters& p, Totals& totals) {
+// sum s |hq - hk|^2 =
+//   sum over q of ((sum s) |hq|^2 - 2 hq.(sum s hk)) + sum over k of (sum s) |hk|^2
+void PaperObjective::add_totals(const Row& row, const Labels& labels, const Parameters& p,
+                                Totals& totals) {
   const int64_t n_keys = row.n_keys(), r = p.rbit;
   for (int64_t v = 0; v < row.n_queries() * row.group; ++v) {
     const float* hq = queries_.data() + v * r;
     totals.similarity +=
-        static_cast<double>(query_labels_[static_cast<size_t>(v)]) * dot(hq, hq, r) -
+        static_cast<double>(labels.queries[static_cast<size_t>(v)]) * dot(hq, hq, r) -
         2 * dot(hq, query_gradient_.data() + v * r, r);
     double* sums = totals.sums.data() + v % row.group * r;
     const int64_t n = seen_by(row, v);
@@ -99,18 +99,18 @@ void PaperObjective::add_totals(const Row& row, const Parameters& p, Totals& tot
     if (v % row.group == 0) totals.pairs += n;
   }
   std::vector<float> seen(static_cast<size_t>(r));
-  multiply(1, r, n_keys, {times_seen_.data(), n_keys}, {keys_.data(), r}, 0.0f, seen.data());
+  multiply(1, r, n_keys, {labels.times_seen.data(), n_keys}, {keys_.data(), r}, 0.0f, seen.data());
   for (size_t i = 0; i < totals.sums.size(); ++i) {
     totals.sums[i] += static_cast<double>(seen[i % static_cast<size_t>(r)]);
   }
   for (int64_t i = 0; i < n_keys; ++i) {
     const float* hk = keys_.data() + i * r;
-    totals.similarity += static_cast<double>(key_labels_[static_cast<size_t>(i)]) * dot(hk, hk, r);
+    totals.similarity += static_cast<double>(labels.keys[static_cast<size_t>(i)]) * dot(hk, hk, r);
   }
 }
 
-void PaperObjective::backward(const Row& row, const Parameters& p, const Totals& totals,
-                              Parameters& gradient) {
+void PaperObjective::backward(const Row& row, const Labels& labels, const Parameters& p,
+                              const Totals& totals, Parameters& gradient) {
   const int64_t n_keys = row.n_keys(), r = p.rbit;
   const int64_t n_vectors = row.n_queries() * row.group;
   const auto pairs = static_cast<double>(totals.pairs);
@@ -121,20 +121,20 @@ void PaperObjective::backward(const Row& row, const Parameters& p, const Totals&
     balance[i] = static_cast<float>(2 * options_.lambda * totals.sums[i] / (unit * unit));
     all_heads[i % static_cast<size_t>(r)] += balance[i];
   }
-  const auto finish = [&](std::vector<float>& g, const std::vector<float>& h, int64_t at,
-                          float labels, float times, const float* bias) {
+  const auto finish = [&](std::vector<float>& g, const std::vector<float>& h, int64_t at, float sum,
+                          float times, const float* bias) {
     for (int64_t j = 0; j < r; ++j) {
       float& x = g[static_cast<size_t>(at * r + j)];
-      x = pull * (labels * h[static_cast<size_t>(at * r + j)] - x) + times * bias[j];
+      x = pull * (sum * h[static_cast<size_t>(at * r + j)] - x) + times * bias[j];
     }
   };
   for (int64_t v = 0; v < n_vectors; ++v) {
-    finish(query_gradient_, queries_, v, query_labels_[static_cast<size_t>(v)],
+    finish(query_gradient_, queries_, v, labels.queries[static_cast<size_t>(v)],
            static_cast<float>(seen_by(row, v)), balance.data() + v % row.group * r);
   }
   for (int64_t i = 0; i < n_keys; ++i) {
-    finish(key_gradient_, keys_, i, key_labels_[static_cast<size_t>(i)],
-           times_seen_[static_cast<size_t>(i)], all_heads.data());
+    finish(key_gradient_, keys_, i, labels.keys[static_cast<size_t>(i)],
+           labels.times_seen[static_cast<size_t>(i)], all_heads.data());
   }
   const auto add = [&](std::vector<float>& g, const std::vector<float>& h,
                        const std::vector<float>& vectors, int64_t n) {
@@ -165,15 +165,17 @@ double PaperObjective::evaluate(std::span<const Row> rows, const Parameters& p, 
                                 Parameters* gradient) {
   Totals totals;
   totals.sums.resize(p.log_scale.size() * static_cast<size_t>(p.rbit));
-  for (const Row& row : rows) {
-    prepare(row, p);
-    add_totals(row, p, totals);
+  labels_.resize(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    label_row(rows[i], labels_[i]);
+    prepare(rows[i], labels_[i], p);
+    add_totals(rows[i], labels_[i], p, totals);
   }
   if (gradient != nullptr) {
     *gradient = p.zeros();
-    for (const Row& row : rows) {
-      if (rows.size() > 1) prepare(row, p);  // else it is still there
-      backward(row, p, totals, *gradient);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (rows.size() > 1) prepare(rows[i], labels_[i], p);  // else it is still there
+      backward(rows[i], labels_[i], p, totals, *gradient);
     }
   }
   const double pairs = static_cast<double>(totals.pairs);

@@ -1,9 +1,10 @@
 // The objective of the paper (section 3.1), with the constants of its public code:
 //
 //   h(x) = 2 sigmoid(sigma x W) - 1
-//   loss = epsilon sum s |h(q) - h(k)|^2 / N  +  lambda sum over query heads |B|^2  +  eta |W'W -
-//   I| B = sum over pairs (h(q) + h(k)) / (N r);  N: pairs of one query head s: a query's tenth of
-//   keys with the largest q.k get 20 .. 1 in order, all others -1
+//   loss = epsilon sum s |h(q) - h(k)|^2 / N + lambda sum over query heads |B|^2 + eta |W'W - I|
+//   B = sum over pairs (h(q) + h(k)) / (N r)
+//   N: the pairs of one query head
+//   s: the tenth of a query's keys with the largest q.k get 20 .. 1 in order, all others -1
 //
 // Pairs are those of every query with all keys it sees; training gives one query a row, as the
 // paper does.
@@ -42,19 +43,25 @@ class PaperObjective final : public Objective {
     double similarity = 0;     // of s |h(q) - h(k)|^2
   };
 
-  void prepare(const Row& row, const Parameters& p);
+  // Of the pairs of one row; they do not depend on the parameters.
+  struct Labels {
+    std::vector<float> pairs;       // [query vector][key]; 0: not seen
+    std::vector<float> keys;        // [key]: sums
+    std::vector<float> queries;     // [query vector]: sums
+    std::vector<float> times_seen;  // [key]: queries (of one head) that see it
+  };
+
+  void label_row(const Row& row, Labels& labels);
+  void prepare(const Row& row, const Labels& labels, const Parameters& p);
   void project(const std::vector<float>& vectors, const Parameters& p, std::vector<float>& soft);
-  void label_row(const Row& row);
-  void add_totals(const Row& row, const Parameters& p, Totals& totals);
-  void backward(const Row& row, const Parameters& p, const Totals& totals, Parameters& gradient);
+  void add_totals(const Row& row, const Labels& labels, const Parameters& p, Totals& totals);
+  void backward(const Row& row, const Labels& labels, const Parameters& p, const Totals& totals,
+                Parameters& gradient);
   double decorrelation(const Parameters& p, Parameters* gradient);
 
   PaperOptions options_;
   std::vector<float> keys_, queries_;                 // h
-  std::vector<float> labels_;                         // [query vector][key]; 0: not seen
-  std::vector<float> key_labels_;                     // [key]: sum of labels
-  std::vector<float> query_labels_;                   // [query vector]
-  std::vector<float> times_seen_;                     // [key]: queries (of one head) that see it
+  std::vector<Labels> labels_;                        // [row of the step]
   std::vector<float> key_gradient_, query_gradient_;  // at first sums of s h(q) and s h(k)
   std::vector<int32_t> order_;
 };

@@ -4,7 +4,8 @@
 #include <cstring>
 #include <fstream>
 
-#include "core/f16.h"
+#include "core/files.h"
+#include "cpu/rank.h"
 
 namespace hata::learn {
 namespace {
@@ -34,11 +35,6 @@ int64_t query_bytes(const HeadShape& s, int64_t n_queries) {
 }
 
 template <class T>
-void put(std::ofstream& out, const T* data, size_t n) {
-  out.write(reinterpret_cast<const char*>(data), static_cast<std::streamsize>(n * sizeof(T)));
-}
-
-template <class T>
 void get(std::ifstream& in, T* data, size_t n) {
   in.read(reinterpret_cast<char*>(data), static_cast<std::streamsize>(n * sizeof(T)));
 }
@@ -62,27 +58,16 @@ void write_document(const fs::path& file, const SampledDocument& document) {
                 .bytes = offset};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
 
-  const fs::path partial = file.string() + ".partial";
-  std::ofstream out(partial, std::ios::binary);
-  put(out, &header, 1);
-  put(out, layers.data(), layers.size());
-  put(out, document.positions.data(), document.positions.size());
+  std::vector<std::string_view> parts = {bytes_of(header), bytes_of(layers),
+                                         bytes_of(document.positions)};
   for (const auto& [number, layer] : document.layers) {
-    put(out, layer.keys.data(), layer.keys.size());
-    put(out, layer.queries.data(), layer.queries.size());
+    parts.push_back(bytes_of(layer.keys));
+    parts.push_back(bytes_of(layer.queries));
   }
-  out.close();
-  if (!out) {
-    const std::string why = std::strerror(errno);
-    std::error_code ignored;
-    fs::remove(partial, ignored);
-    throw Error(file.string() + ": cannot write " + std::to_string(offset) + " bytes: " + why +
-                "; free some disk, or sample less (--rows, -c)");
-  }
-  fs::rename(partial, file);
+  write_file_whole(file, parts, "; free some disk, or sample less (--rows, -c)");
 }
 
-RowStore::RowStore(std::vector<fs::path> files) {
+RowStore::RowStore(const std::vector<fs::path>& files) {
   for (const fs::path& path : files) files_.push_back(open(path));
 }
 
@@ -137,7 +122,10 @@ Row RowStore::load(int64_t row, int layer, int head) const {
   get(in, out.queries.data(), out.queries.size());
   if (!in) throw Error(file.path.string() + ": cannot be read: " + std::strerror(errno));
   out.keys.resize(halves.size());
-  for (size_t i = 0; i < halves.size(); ++i) out.keys[i] = f16_to_f32(halves[i]);
+  const auto d = static_cast<size_t>(shape.head_dim);
+  for (size_t i = 0; i < halves.size(); i += d) {
+    to_floats(halves.data() + i, DType::f16, shape.head_dim, out.keys.data() + i);
+  }
   return out;
 }
 

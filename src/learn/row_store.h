@@ -26,15 +26,14 @@ struct SampledDocument {
   std::map<int, Layer> layers;
 };
 
-/// Writes to a temporary name first, so that a file is whole or not there. Throws Error where the
-/// disk is full.
+/// The file is whole or not there. Throws Error where the disk is full.
 void write_document(const std::filesystem::path& file, const SampledDocument& document);
 
 /// Documents written before, all of the same layers.
 class RowStore {
  public:
   /// Throws Error on a file that is damaged, or of other shapes than the first.
-  explicit RowStore(std::vector<std::filesystem::path> files);
+  explicit RowStore(const std::vector<std::filesystem::path>& files);
 
   int64_t n_rows() const { return static_cast<int64_t>(files_.size()); }
   int64_t longest() const { return longest_; }  ///< keys

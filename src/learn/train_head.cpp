@@ -4,8 +4,8 @@
 #include <cmath>
 #include <memory>
 #include <numeric>
-#include <random>
 
+#include "core/random.h"
 #include "hata/encode.h"
 #include "learn/optimizer.h"
 
@@ -17,14 +17,12 @@ constexpr double kFirstScale = 0.5;  // of the estimated logits
 // Rows in a random order, each once before any comes again.
 class Deck {
  public:
-  Deck(int64_t n, uint64_t seed)
-      : cards_(static_cast<size_t>(n)), random_(seed), at_(cards_.size()) {
+  explicit Deck(int64_t n) : cards_(static_cast<size_t>(n)), at_(cards_.size()) {
     std::iota(cards_.begin(), cards_.end(), int64_t{0});
   }
-  int64_t draw() {
+  int64_t draw(Random& random) {
     if (at_ == cards_.size()) {
-      // Not std::shuffle, whose order is the library's choice.
-      for (size_t i = cards_.size(); i > 1; --i) std::swap(cards_[i - 1], cards_[random_() % i]);
+      random.shuffle(cards_);
       at_ = 0;
     }
     return cards_[at_++];
@@ -32,16 +30,12 @@ class Deck {
 
  private:
   std::vector<int64_t> cards_;
-  std::mt19937_64 random_;
   size_t at_;
 };
 
-uint64_t head_seed(uint64_t seed, int layer, int head) {
-  std::seed_seq sequence{seed, seed >> 32, static_cast<uint64_t>(layer),
-                         static_cast<uint64_t>(head)};
-  uint32_t parts[2];
-  sequence.generate(parts, parts + 2);
-  return uint64_t{parts[0]} << 32 | parts[1];
+Random random_of(uint64_t seed, int layer, int head) {
+  Random of_layer(Random(seed).next() + static_cast<uint64_t>(layer));
+  return Random(of_layer.next() + static_cast<uint64_t>(head));
 }
 
 bool is_paper(const TrainOptions& options) { return options.objective == "paper"; }
@@ -67,9 +61,9 @@ Parameters first_parameters(const TrainOptions& options, const Row& row, int lay
 }
 
 // The paper has one query a sequence.
-void keep_one_query(Row& row, uint64_t choice) {
+void keep_one_query(Row& row, Random& random) {
   const size_t one = static_cast<size_t>(row.group * row.head_dim);
-  const size_t i = choice % row.positions.size();
+  const size_t i = random.below(row.positions.size());
   row.positions = {row.positions[i]};
   row.queries = {row.queries.begin() + static_cast<std::ptrdiff_t>(i * one),
                  row.queries.begin() + static_cast<std::ptrdiff_t>((i + 1) * one)};
@@ -101,15 +95,15 @@ Training train_head(const TrainOptions& options, int64_t n_rows, const LoadRow& 
   const auto objective = make_objective(options, mean_length);
   Adam adam(0.9, 0.99);
   Sgd sgd(0.9, 1e-6);
-  Deck deck(n_rows, head_seed(options.seed, layer, head));
-  std::mt19937_64 queries(head_seed(options.seed, layer, head) + 1);
+  Deck deck(n_rows);
+  Random random = random_of(options.seed, layer, head);
   std::vector<Row> rows(static_cast<size_t>(std::min<int64_t>(options.rows_a_step, n_rows)));
   Training training;
   Parameters gradient;
   for (int step = 0; step < options.steps; ++step) {
     for (Row& row : rows) {
-      row = load(deck.draw());
-      if (is_paper(options)) keep_one_query(row, queries());
+      row = load(deck.draw(random));
+      if (is_paper(options)) keep_one_query(row, random);
     }
     if (step == 0) training.parameters = first_parameters(options, rows[0], layer, head);
     const double progress = options.steps > 1 ? static_cast<double>(step) / (options.steps - 1) : 0;

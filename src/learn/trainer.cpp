@@ -3,10 +3,10 @@
 #include <cmath>
 #include <cstring>
 #include <exception>
-#include <fstream>
 #include <mutex>
 
 #include "core/f16.h"
+#include "core/files.h"
 #include "hata/encode.h"
 #include "hata/team.h"
 #include "learn/vector_math.h"
@@ -72,7 +72,7 @@ TrainedHead train_one(const TrainerOptions& options, const RowStore& rows, int l
   return out;
 }
 
-// --- finished heads on disk -------------------------------------------------------------------
+// --- finished heads on disk
 
 constexpr char kMagic[8] = {'H', 'A', 'T', 'A', 'H', 'E', 'D', '1'};
 
@@ -80,24 +80,17 @@ fs::path file_of(const fs::path& folder, int layer, int head) {
   return folder / ("layer-" + std::to_string(layer) + "-head-" + std::to_string(head) + ".trained");
 }
 
-template <class T>
-void put(std::string& out, const T* data, size_t n) {
-  out.append(reinterpret_cast<const char*>(data), n * sizeof(T));
-}
-
 std::string pack(const TrainedHead& head) {
-  std::string out;
-  put(out, kMagic, sizeof(kMagic));
+  std::string out(kMagic, sizeof(kMagic));
   const double numbers[] = {head.mean_length, head.first_loss, head.last_loss,
                             static_cast<double>(head.w.size()),
                             static_cast<double>(head.learned.kept_mass.size())};
-  put(out, numbers, std::size(numbers));
-  put(out, head.w.data(), head.w.size());
+  out += bytes_of(numbers);
+  out += bytes_of(head.w);
   for (const Quality* q : {&head.learned, &head.random, &head.paper, &head.exact}) {
-    const auto queries = static_cast<double>(q->queries);
-    put(out, &queries, 1);
-    put(out, q->kept_mass.data(), q->kept_mass.size());
-    put(out, q->recall.data(), q->recall.size());
+    out += bytes_of(static_cast<double>(q->queries));
+    out += bytes_of(q->kept_mass);
+    out += bytes_of(q->recall);
   }
   return out;
 }
@@ -137,21 +130,17 @@ bool unpack(std::string_view in, size_t n_weights, size_t n_budgets, TrainedHead
   return in.empty();
 }
 
-bool read_head(const fs::path& file, size_t n_weights, size_t n_budgets, TrainedHead& head) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) return false;
-  const std::string bytes((std::istreambuf_iterator<char>(in)), {});
-  return unpack(bytes, n_weights, n_budgets, head);
-}
-
-void write_head(const fs::path& file, const TrainedHead& head) {
-  const fs::path partial = file.string() + ".partial";
-  const std::string bytes = pack(head);
-  std::ofstream out(partial, std::ios::binary);
-  out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  out.close();
-  if (!out) throw Error(file.string() + ": cannot be written; is the disk full?");
-  fs::rename(partial, file);
+// Taken from the folder, or trained and put there.
+TrainedHead finished(const TrainerOptions& options, const RowStore& rows, const fs::path& folder,
+                     int layer, int head) {
+  const auto n_weights = static_cast<size_t>(rows.layers().at(layer).head_dim * options.train.rbit);
+  const fs::path file = file_of(folder, layer, head);
+  TrainedHead out{.layer = layer, .head = head};
+  if (!fs::exists(file) || !unpack(read_file(file), n_weights, options.budgets.size(), out)) {
+    out = train_one(options, rows, layer, head);
+    write_file_whole(file, {pack(out)});
+  }
+  return out;
 }
 
 }  // namespace
@@ -181,13 +170,7 @@ std::vector<TrainedHead> train_all(const TrainerOptions& options, const RowStore
           const std::lock_guard lock(mutex);
           if (failure != nullptr) return;
         }
-        const HeadShape& shape = rows.layers().at(head.layer);
-        const auto n_weights = static_cast<size_t>(shape.head_dim * options.train.rbit);
-        const fs::path file = file_of(folder, head.layer, head.head);
-        if (!read_head(file, n_weights, options.budgets.size(), head)) {
-          head = train_one(options, rows, head.layer, head.head);
-          write_head(file, head);
-        }
+        head = finished(options, rows, folder, head.layer, head.head);
         const std::lock_guard lock(mutex);
         done(head, ++n_done, total);
       } catch (...) {

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "methods/row_plan.h"
+#include "methods/sizes.h"
 #include "methods/stopwatch.h"
 #include "methods/totals.h"
 
@@ -21,8 +22,6 @@ constexpr int kFloatsPerLine = 16;
 bool is_observed(const Step& step, const LayerCache& cache, const RowPlan& plan) {
   return cache.totals != nullptr && cache.totals->covers(step, cache.index, plan);
 }
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // A part of the attention of one step. Chunks depend on the step alone, never on the threads: so
 // does the order of merging, and with it the result.
@@ -95,8 +94,7 @@ void Decoder::Impl::prepare(const Step& step, int n_threads) {
   const int64_t keys_at_once = std::max(kSparseChunk, kDenseTile);
   const int64_t group = step.shape.group();
   scratch_floats = group * attend_scratch(keys_at_once);
-  const size_t scratch_size = static_cast<size_t>(scratch_floats * n_threads) + kFloatsPerLine;
-  if (scratch.size() < scratch_size) scratch.resize(scratch_size);
+  grow(scratch, static_cast<size_t>(scratch_floats * n_threads) + kFloatsPerLine);
   partial_floats = ceil_div(group * (step.shape.head_dim + 2), kFloatsPerLine) * kFloatsPerLine;
 }
 
@@ -111,7 +109,8 @@ void Decoder::Impl::count_valid(const Step& step, int64_t item) {
 
 void Decoder::Impl::plan_rows(const Step& step, LayerCache* cache, const SparseRule& rule) {
   // The index and the codes are read in blocks of 64 cells.
-  const bool may_be_sparse = cache != nullptr && selector->sparse() && step.first_cell % 64 == 0;
+  const bool may_be_sparse = cache != nullptr && cache->why_dense.empty() && selector->sparse() &&
+                             step.first_cell % 64 == 0;
   int64_t capacity = 0;
   any_sparse = any_dense = false;
   for (size_t row = 0; row < plans.size(); ++row) {
@@ -179,8 +178,7 @@ void Decoder::Impl::plan_jobs(const Step& step) {
       for (int64_t chunk = 0; chunk < n_chunks(row); ++chunk) jobs.push_back({row, head, chunk});
     }
   }
-  const auto size = static_cast<size_t>(n_rows * n_heads * max_chunks * partial_floats);
-  if (partials.size() < size) partials.resize(size);
+  grow(partials, static_cast<size_t>(n_rows * n_heads * max_chunks * partial_floats));
 }
 
 Partial Decoder::Impl::partial(const Step& step, int row, int head, int64_t chunk) {
@@ -194,10 +192,10 @@ Partial Decoder::Impl::partial(const Step& step, int row, int head, int64_t chun
 AttendArgs Decoder::Impl::args_for(const Step& step, int row, int head, float* job_scratch) const {
   const int group = step.shape.group();
   const Row& r = step.rows[static_cast<size_t>(row)];
-  const size_t first_q_head = static_cast<size_t>(head) * group;
+  const int first_q_head = head * group;
   return {.heads = group,
           .head_dim = step.shape.head_dim,
-          .q = r.q + first_q_head * r.q_head_stride,
+          .q = r.query(first_q_head),
           .q_stride = r.q_head_stride,
           .keys = step.keys,
           .values = step.values,

@@ -9,9 +9,11 @@
 #include "hata/encode.h"
 #include "hata/score.h"
 #include "hata/select.h"
+#include "hata/weights.h"
 #include "index/code_store.h"
 #include "methods/methods.h"
 #include "methods/rerank.h"
+#include "methods/sizes.h"
 #include "methods/stopwatch.h"
 
 namespace hata {
@@ -31,6 +33,28 @@ struct HataScratch final : Selector::Scratch {
   std::atomic<int64_t> keys_reranked{0};
 };
 
+// What keeps a layer's weights from being used; empty: nothing.
+std::string misfit(const LayerWeights& weights, const HeadShape& shape, int rbit) {
+  const Projection& p = weights.projection;
+  const int64_t size = int64_t{shape.n_kv_heads} * shape.head_dim * rbit;
+  const struct {
+    const char* field;
+    int64_t is, want;
+  } fields[] = {
+      {"the number of KV heads", p.n_heads, shape.n_kv_heads},
+      {"head_dim", p.head_dim, shape.head_dim},
+      {"rbit", p.rbit, rbit},
+      {"the number of weights", std::ssize(p.weights), size},
+      {"the number of mean lengths", std::ssize(weights.mean_lengths),
+       weights.mean_lengths.empty() ? 0 : shape.n_kv_heads},
+  };
+  for (const auto& [field, is, want] : fields) {
+    if (is == want) continue;
+    return std::string(field) + " is " + std::to_string(is) + ", not " + std::to_string(want);
+  }
+  return {};
+}
+
 class Hata final : public Selector {
  public:
   Hata(const Spec& spec, const HataOptions& options, int64_t rerank)
@@ -41,11 +65,24 @@ class Hata final : public Selector {
 
   std::string_view name() const override { return name_; }
 
+  std::string why_dense(int layer, const HeadShape& shape) const override {
+    const auto weights = trained(layer);
+    const std::string why = weights == nullptr ? "" : misfit(*weights, shape, options_.rbit);
+    if (why.empty()) return {};
+    const std::string& path = options_.weights->path;
+    return (path.empty() ? "trained weights" : path) + ": layer " + std::to_string(layer) + ": " +
+           why + "; train weights for this model (hata train), or leave them out";
+  }
+
   std::unique_ptr<KeyStore> make_store(int layer, const HeadShape& shape,
                                        int64_t n_cells) const override {
-    return std::make_unique<CodeStore>(
-        random_projection(options_.seed, layer, shape.n_kv_heads, shape.head_dim, options_.rbit),
-        shape, n_cells, options_.lengths);
+    auto weights = trained(layer);
+    if (weights == nullptr) {
+      weights = std::make_shared<LayerWeights>(LayerWeights{
+          random_projection(options_.seed, layer, shape.n_kv_heads, shape.head_dim, options_.rbit),
+          {}});
+    }
+    return std::make_unique<CodeStore>(std::move(weights), shape, n_cells, options_.lengths);
   }
 
   std::unique_ptr<Scratch> make_scratch() const override { return std::make_unique<HataScratch>(); }
@@ -94,21 +131,26 @@ class Hata final : public Selector {
   }
 
  private:
+  // The layer's trained weights, nullptr where there are none.
+  std::shared_ptr<const LayerWeights> trained(int layer) const {
+    if (options_.weights == nullptr) return nullptr;
+    const auto at = options_.weights->layers.find(layer);
+    if (at == options_.weights->layers.end()) return nullptr;
+    return {options_.weights, &at->second};
+  }
+
   // Sizes everything; only grows.
   static void prepare(const Step& step, std::span<const RowPlan> plans, const CodeStore& codes,
                       HataScratch& s, int n_threads) {
     const int n_heads = step.shape.n_kv_heads;
     const size_t n_rows = plans.size();
     s.words = codes.projection().words();
-    s.n_tiles = (step.n_kv + kTile - 1) / kTile;
-    // Four items a thread keep threads busy that are slowed down; the result does not depend on it.
-    const int wanted = n_threads == 1 ? 1 : (4 * n_threads + n_heads - 1) / n_heads;
-    s.n_ranges = static_cast<int>(std::clamp<int64_t>(wanted, 1, s.n_tiles));
-    s.queries.resize(n_rows * step.shape.n_q_heads * s.words);
+    s.n_tiles = ceil_div(step.n_kv, kTile);
+    s.n_ranges = static_cast<int>(parts_per_head(n_threads, n_heads, s.n_tiles));
+    grow(s.queries, n_rows * step.shape.n_q_heads * s.words);
     s.forced.reset(plans);
-    const size_t n_top = n_rows * n_heads * s.n_ranges;
-    if (s.top.size() < n_top) s.top.resize(n_top);
-    if (s.rerank.size() < n_rows * n_heads) s.rerank.resize(n_rows * n_heads);
+    grow(s.top, n_rows * n_heads * s.n_ranges);
+    grow(s.rerank, n_rows * n_heads);
     s.keys_scored.store(0, std::memory_order_relaxed);
     s.keys_reranked.store(0, std::memory_order_relaxed);
   }
@@ -120,8 +162,8 @@ class Hata final : public Selector {
       if (plans[row].budget == 0) continue;
       const Row& r = step.rows[row];
       encode(codes.projection().head(head), step.shape.head_dim, codes.projection().rbit,
-             r.q + static_cast<size_t>(head) * group * r.q_head_stride, DType::f32,
-             r.q_head_stride * sizeof(float), group, query_codes(step, s, row, head));
+             r.query(head * group), DType::f32, r.q_head_stride * sizeof(float), group,
+             query_codes(step, s, row, head));
     }
   }
 
@@ -130,7 +172,7 @@ class Hata final : public Selector {
                    HataScratch& s, int head, int range) const {
     const int rbit = codes.projection().rbit;
     const int group = step.shape.group();
-    const int64_t n_padded = (step.n_kv + 63) / 64 * 64;
+    const int64_t n_padded = ceil_div(step.n_kv, 64) * 64;
     for (size_t row = 0; row < plans.size(); ++row) {
       top_of(step, s, row, head, range).reset(wanted(plans[row], s, row), max_score(group, rbit));
     }
@@ -195,10 +237,13 @@ class Hata final : public Selector {
   int64_t rerank_;  // candidates that are ranked again by their keys; 0: none
 };
 
-// The defaults, with what the spec names. Only the method "hata" knows lengths.
+// The defaults, with what the spec names. Only the method "hata" knows lengths, and "random" knows
+// no weights.
 HataOptions options_of(const Spec& spec, HataOptions options) {
   const auto given = [&](std::string_view key) { return !spec.value(key).empty(); };
-  if (Spec::name_of(spec.text()) != "hata") options.lengths = false;
+  const std::string_view name = Spec::name_of(spec.text());
+  if (name != "hata") options.lengths = false;
+  if (name == "random") options.weights = nullptr;
   if (given("lengths")) options.lengths = spec.on("lengths");
   if (given("rbit")) options.rbit = static_cast<int>(spec.integer("rbit", 64, 256));
   if (given("seed")) options.seed = static_cast<uint64_t>(spec.integer("seed", 0, INT64_MAX));

@@ -13,6 +13,7 @@
 #include "index/hash_store.h"
 #include "methods/best_keys.h"
 #include "methods/methods.h"
+#include "methods/sizes.h"
 #include "methods/stopwatch.h"
 
 namespace hata {
@@ -115,15 +116,9 @@ class Magicpig final : public Selector {
   // Sizes everything; only grows.
   void prepare(const Step& step, std::span<const RowPlan> plans, MagicpigScratch& s,
                int n_threads) const {
-    const auto grow = [](auto& vector, size_t size) {
-      if (vector.size() < size) vector.resize(size);
-    };
-    s.n_padded = (step.n_kv + 63) / 64 * 64;
-    s.n_tiles = (s.n_padded + kTile - 1) / kTile;
-    // Four items a thread keep threads busy that are slowed down; the result does not depend on it.
-    const int64_t wanted =
-        n_threads == 1 ? 1 : (4 * n_threads + step.shape.n_kv_heads - 1) / step.shape.n_kv_heads;
-    s.n_parts = std::clamp<int64_t>(wanted, 1, s.n_tiles);
+    s.n_padded = ceil_div(step.n_kv, 64) * 64;
+    s.n_tiles = ceil_div(s.n_padded, kTile);
+    s.n_parts = parts_per_head(n_threads, step.shape.n_kv_heads, s.n_tiles);
     grow(s.hashes, plans.size() * step.shape.n_q_heads * tables_);
     grow(s.shared, plans.size() * step.shape.n_q_heads * s.n_padded);
     grow(s.best, plans.size() * step.shape.n_kv_heads * s.n_parts);
@@ -134,8 +129,8 @@ class Magicpig final : public Selector {
   void hash_queries(const Step& step, const HashStore& store, MagicpigScratch& s,
                     size_t row) const {
     for (int h = 0; h < step.shape.n_q_heads; ++h) {
-      const float* q = step.rows[row].q + static_cast<size_t>(h) * step.rows[row].q_head_stride;
-      store.hash(q, 1, s.hashes.data() + (row * step.shape.n_q_heads + h) * tables_);
+      store.hash(step.rows[row].query(h), 1,
+                 s.hashes.data() + (row * step.shape.n_q_heads + h) * tables_);
     }
   }
 
@@ -209,7 +204,7 @@ class Magicpig final : public Selector {
                int g, float* bias, std::span<const int32_t> cells) const {
     const int d = step.shape.head_dim;
     const int q_head = head * step.shape.group() + g;
-    const float* q = step.rows[row].q + static_cast<size_t>(q_head) * step.rows[row].q_head_stride;
+    const float* q = step.rows[row].query(q_head);
     float q_length = 0.0f;
     float q_centre = 0.0f;
     key_norms(d, q, DType::f32, 0, 1, &q_length);

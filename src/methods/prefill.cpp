@@ -1,9 +1,9 @@
 #include "methods/prefill.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "cpu/kernels.h"
+#include "methods/sizes.h"
 #include "methods/stopwatch.h"
 
 namespace hata {
@@ -18,7 +18,6 @@ constexpr int64_t kFloatsPerLine = 16;
 using cpu::kPrefillTile;
 using cpu::TileMask;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t whole_lines(int64_t floats) { return ceil_div(floats, kFloatsPerLine) * kFloatsPerLine; }
 
 TileMask tile_mask(const uint16_t* mask, int64_t n) {
@@ -63,8 +62,7 @@ void Prefill::prepare(const Step& step, int n_threads) {
   const int64_t item_vectors = cpu::prefill_vectors(rows_per_item_, shape.group());
   thread_floats_ = whole_lines(item_vectors * 2 * (shape.head_dim + 1)) +
                    whole_lines(cpu::prefill_scratch(item_vectors, shape.head_dim));
-  const auto size = static_cast<size_t>(thread_floats_ * n_threads + kFloatsPerLine);
-  if (memory_.size() < size) memory_.resize(size);
+  grow(memory_, static_cast<size_t>(thread_floats_ * n_threads + kFloatsPerLine));
 }
 
 void Prefill::read_mask(const Step& step, int64_t row) {
@@ -90,7 +88,7 @@ void Prefill::run_item(const Step& step, int64_t item, int thread) {
   const int n_rows = static_cast<int>(std::min<int64_t>(rows_per_item_, left));
   const auto rows = step.rows.subspan(static_cast<size_t>(first), static_cast<size_t>(n_rows));
   const int64_t vectors = cpu::prefill_vectors(n_rows, group);
-  const size_t first_q_head = static_cast<size_t>(kv_head) * group;
+  const int first_q_head = kv_head * group;
 
   const auto base = reinterpret_cast<uintptr_t>(memory_.data());
   float* q = reinterpret_cast<float*>((base + 63) / 64 * 64) + thread * thread_floats_;
@@ -102,9 +100,7 @@ void Prefill::run_item(const Step& step, int64_t item, int thread) {
   std::fill_n(q, vectors * head_dim, 0.0f);
   for (int64_t v = 0; v < n_rows * group; ++v) {
     const Row& row = rows[static_cast<size_t>(v / group)];
-    std::memcpy(q + v * head_dim,
-                row.q + (first_q_head + static_cast<size_t>(v % group)) * row.q_head_stride,
-                static_cast<size_t>(head_dim) * sizeof(float));
+    std::copy_n(row.query(first_q_head + static_cast<int>(v % group)), head_dim, q + v * head_dim);
   }
   attend_begin(out, static_cast<int>(vectors), head_dim);
   cpu::kernels().prefill({.n_rows = n_rows,
@@ -127,7 +123,8 @@ void Prefill::run_item(const Step& step, int64_t item, int thread) {
     const Partial of_row{.max = out.max + r * group,
                          .sum = out.sum + r * group,
                          .acc = out.acc + static_cast<int64_t>(r) * group * head_dim};
-    attend_finish(of_row, group, head_dim, sinks, row.out + first_q_head * row.out_head_stride,
+    attend_finish(of_row, group, head_dim, sinks,
+                  row.out + static_cast<size_t>(first_q_head) * row.out_head_stride,
                   row.out_head_stride);
   }
 }

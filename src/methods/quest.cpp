@@ -10,6 +10,7 @@
 #include "index/page_store.h"
 #include "methods/best_keys.h"
 #include "methods/methods.h"
+#include "methods/sizes.h"
 #include "methods/stopwatch.h"
 
 namespace hata {
@@ -66,7 +67,7 @@ class Quest final : public Selector {
       split_queries(step, s, static_cast<size_t>(row));
     });
     const int64_t prepared = watch.lap();
-    const int64_t n_items = (s.n_pages + kPagesPerItem - 1) / kPagesPerItem;
+    const int64_t n_items = ceil_div(s.n_pages, kPagesPerItem);
     worker.share(n_heads * n_items, [&](int64_t i) {
       bound_pages(step, plans, store, s, static_cast<int>(i / n_items), i % n_items);
     });
@@ -88,11 +89,8 @@ class Quest final : public Selector {
  private:
   // Sizes everything; only grows.
   void prepare(const Step& step, std::span<const RowPlan> plans, QuestScratch& s) const {
-    const auto grow = [](auto& vector, size_t size) {
-      if (vector.size() < size) vector.resize(size);
-    };
-    s.n_pages = (step.n_kv + page_ - 1) / page_;
-    s.n_words = (s.n_pages + 63) / 64;
+    s.n_pages = ceil_div(step.n_kv, page_);
+    s.n_words = ceil_div(s.n_pages, 64);
     const size_t lists = plans.size() * step.shape.n_kv_heads;
     grow(s.queries, lists * 2 * step.shape.head_dim);
     grow(s.bounds, lists * s.n_words * 64);
@@ -127,8 +125,7 @@ class Quest final : public Selector {
       float* split = query_of(step, s, row, head);
       std::fill_n(split, 2 * d, 0.0f);
       for (int g = 0; g < step.shape.group(); ++g) {
-        const float* q = step.rows[row].q + static_cast<size_t>(head * step.shape.group() + g) *
-                                                step.rows[row].q_head_stride;
+        const float* q = step.rows[row].query(head * step.shape.group() + g);
         for (int i = 0; i < d; ++i) split[q[i] > 0.0f ? i : d + i] += q[i];
       }
     }

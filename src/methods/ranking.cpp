@@ -8,6 +8,7 @@
 #include "cpu/rank.h"
 #include "methods/best_keys.h"
 #include "methods/logits.h"
+#include "methods/sizes.h"
 #include "methods/stopwatch.h"
 
 namespace hata {
@@ -73,17 +74,12 @@ struct Ranking::State final : Selector::Scratch {
 // Sizes everything; only grows.
 void Ranking::State::prepare(const Step& step, size_t n_rows, int64_t floats, bool softmax,
                              int n_threads) {
-  const auto grow = [](auto& vector, size_t size) {
-    if (vector.size() < size) vector.resize(size);
-  };
   n_heads = step.shape.n_kv_heads;
   group = step.shape.group();
-  n_padded = (step.n_kv + 63) / 64 * 64;
-  n_tiles = (n_padded + kTile - 1) / kTile;
-  n_chunks = (n_padded + kChunk - 1) / kChunk;
-  // Four items a thread keep threads busy that are slowed down.
-  const int64_t wanted = n_threads == 1 ? 1 : (4 * n_threads + n_heads - 1) / n_heads;
-  n_parts = std::clamp<int64_t>(wanted, 1, n_tiles);
+  n_padded = ceil_div(step.n_kv, 64) * 64;
+  n_tiles = ceil_div(n_padded, kTile);
+  n_chunks = ceil_div(n_padded, kChunk);
+  n_parts = parts_per_head(n_threads, n_heads, n_tiles);
   made_floats = floats;
   const size_t lists = n_rows * n_heads;
   grow(made, lists * floats);

@@ -39,10 +39,7 @@ class Ranking : public Selector {
     float* made;
     int32_t* channels;  ///< [kMaxHeadDim] for those that choose among channels
 
-    const float* of(int g) const {
-      const Row& r = step.rows[row];
-      return r.q + static_cast<size_t>(head * step.shape.group() + g) * r.q_head_stride;
-    }
+    const float* of(int g) const { return step.rows[row].query(head * step.shape.group() + g); }
   };
 
   /// Writes the sum of the queries, [head_dim], to query.made.

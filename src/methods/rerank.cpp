@@ -14,9 +14,9 @@ std::span<const int32_t> Rerank::best(const Step& step, const Row& row, int head
   all_.assign(n_padded / 64, ~uint64_t{0});
   if (n % 64 != 0) all_.back() = (uint64_t{1} << (n % 64)) - 1;
   for (int g = 0; g < step.shape.group(); ++g) {
-    const auto q_head = static_cast<size_t>(head * step.shape.group() + g);
+    const float* q = row.query(head * step.shape.group() + g);
     for (size_t i = 0; i < n; ++i) {
-      logits_of(step, row.q + q_head * row.q_head_stride, head, candidates[i], 1, &logits_[i]);
+      logits_of(step, q, head, candidates[i], 1, &logits_[i]);
     }
     std::fill(logits_.begin() + static_cast<int64_t>(n), logits_.end(), kNoLogit);
     const float max = largest(logits_.data(), static_cast<int64_t>(n_padded));

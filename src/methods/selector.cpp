@@ -1,5 +1,6 @@
 #include "hata/selector.h"
 
+#include "methods/sizes.h"
 #include "methods/totals.h"
 
 namespace hata {
@@ -10,8 +11,7 @@ void Selection::reset(int n_rows, const HeadShape& shape, int64_t capacity) {
   n_lists_ = static_cast<int64_t>(n_rows) * shape.n_kv_heads;
   has_bias_ = has_blend_ = false;
   counts_.assign(static_cast<size_t>(n_lists_), 0);
-  const auto size = static_cast<size_t>(n_lists_ * capacity);
-  if (cells_.size() < size) cells_.resize(size);
+  grow(cells_, static_cast<size_t>(n_lists_ * capacity));
 }
 
 int32_t* Selection::data(int row, int head) { return cells_.data() + list(row, head) * capacity_; }
@@ -27,8 +27,7 @@ std::span<const int32_t> Selection::cells(int row, int head) const {
 
 void Selection::use_bias() {
   has_bias_ = true;
-  const auto size = static_cast<size_t>(n_lists_ * shape_.group() * capacity_);
-  if (bias_.size() < size) bias_.resize(size);
+  grow(bias_, static_cast<size_t>(n_lists_ * shape_.group() * capacity_));
 }
 
 float* Selection::bias(int row, int head) {
@@ -37,10 +36,8 @@ float* Selection::bias(int row, int head) {
 
 void Selection::use_blend() {
   has_blend_ = true;
-  const auto n_shares = static_cast<size_t>(n_lists_ * shape_.group());
-  const auto n_means = static_cast<size_t>(n_lists_ * shape_.head_dim);
-  if (shares_.size() < n_shares) shares_.resize(n_shares);
-  if (means_.size() < n_means) means_.resize(n_means);
+  grow(shares_, static_cast<size_t>(n_lists_ * shape_.group()));
+  grow(means_, static_cast<size_t>(n_lists_ * shape_.head_dim));
 }
 
 float* Selection::share(int row, int head) {
@@ -68,7 +65,15 @@ StageCounters& StageCounters::operator+=(const StageCounters& other) {
 }
 
 LayerCache::LayerCache(const Selector& selector, int layer, const HeadShape& shape, int64_t n_cells)
-    : index(n_cells), store(selector.make_store(layer, shape, n_cells)) {}
+    : index(n_cells) {
+  use(selector, layer, shape);
+}
 LayerCache::~LayerCache() = default;
+
+void LayerCache::use(const Selector& selector, int layer, const HeadShape& shape) {
+  why_dense = selector.why_dense(layer, shape);
+  store = why_dense.empty() ? selector.make_store(layer, shape, index.n_cells()) : nullptr;
+  index.changed(0, index.n_cells());
+}
 
 }  // namespace hata

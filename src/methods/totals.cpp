@@ -79,14 +79,14 @@ void AttentionTotals::add_rows(const Step& step, int head, size_t first_row, siz
                                float* logits) {
   const int64_t n_padded = n_words_ * 64;
   for (int g = 0; g < shape_.group(); ++g) {
-    const auto q_head = static_cast<size_t>(head * shape_.group() + g);
+    const int q_head = head * shape_.group() + g;
     for (int64_t cell = 0; cell < step.n_kv; cell += kKeysAtOnce) {
       const int64_t n = std::min(kKeysAtOnce, step.n_kv - cell);
       for (size_t r = 0; r < n_rows; ++r) {
         const uint64_t word = valid_[(first_row + r) * n_words_ + cell / 64];
         float* to = logits + static_cast<int64_t>(r) * n_padded + cell;
-        const Row& row = step.rows[first_row + r];
-        if (word != 0) logits_of(step, row.q + q_head * row.q_head_stride, head, cell, n, to);
+        const float* q = step.rows[first_row + r].query(q_head);
+        if (word != 0) logits_of(step, q, head, cell, n, to);
         mask_logits(to, &word, kKeysAtOnce);
       }
     }
@@ -106,14 +106,13 @@ void AttentionTotals::add_rows(const Step& step, int head, size_t first_row, siz
 
 void AttentionTotals::observe_chosen(const Step& step, size_t row, int head,
                                      std::span<const int32_t> cells) {
-  const Row& r = step.rows[row];
   const auto logit = [&](const float* q, int32_t cell) {
     float x = 0.0f;
     logits_of(step, q, head, cell, 1, &x);
     return x;
   };
   for (int g = 0; g < shape_.group(); ++g) {
-    const float* q = r.q + static_cast<size_t>(head * shape_.group() + g) * r.q_head_stride;
+    const float* q = step.rows[row].query(head * shape_.group() + g);
     float max = kNoLogit;
     for (const int32_t cell : cells) max = std::max(max, logit(q, cell));
     float sum = 0.0f;

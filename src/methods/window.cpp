@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "methods/sizes.h"
+
 namespace hata {
 namespace {
 
@@ -21,8 +23,8 @@ void ForcedKeys::reset(std::span<const RowPlan> plans) {
     n_words_ = std::max(n_words_, plan.valid.size());
     capacity_ = std::max(capacity_, static_cast<size_t>(plan.budget));
   }
-  if (cells_.size() < plans.size() * capacity_) cells_.resize(plans.size() * capacity_);
-  if (free_.size() < plans.size() * n_words_) free_.resize(plans.size() * n_words_);
+  grow(cells_, plans.size() * capacity_);
+  grow(free_, plans.size() * n_words_);
   counts_.assign(plans.size(), 0);
 }
 

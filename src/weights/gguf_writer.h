@@ -14,12 +14,12 @@ class GgufWriter {
   void put(const std::string& key, float value);
 
   /// shape: elements, fastest dimension first.
-  void tensor_f32(const std::string& name, std::vector<uint64_t> shape,
+  void tensor_f32(const std::string& name, const std::vector<uint64_t>& shape,
                   const std::vector<float>& x);
-  void tensor_f16(const std::string& name, std::vector<uint64_t> shape,
+  void tensor_f16(const std::string& name, const std::vector<uint64_t>& shape,
                   const std::vector<float>& x);
 
-  /// Writes beside the file and renames: it is whole or not there. Throws Error.
+  /// The file is whole, or as it was. Throws Error.
   void write(const std::string& path) const;
 
  private:

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "core/f16.h"
+#include "core/hash.h"
 #include "weights/gguf_writer.h"
 
 namespace hata::weights {
@@ -177,36 +178,8 @@ class WeightsReader {
   WeightsFile out_;
 };
 
-}  // namespace
-
-std::string model_fingerprint(const GgufFile& model) {
-  std::vector<const GgufTensor*> norms;
-  for (const GgufTensor& tensor : model.tensors) {
-    if (tensor.name.starts_with("blk.") && tensor.name.ends_with(".attn_norm.weight")) {
-      norms.push_back(&tensor);
-    }
-  }
-  if (norms.empty()) return "";
-  std::sort(norms.begin(), norms.end(),
-            [](const GgufTensor* a, const GgufTensor* b) { return a->name < b->name; });
-  uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
-  const auto add = [&](const std::string& bytes) {
-    for (const char c : bytes) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
-  };
-  for (const GgufTensor* tensor : norms) {
-    add(tensor->name);
-    add(tensor_bytes(model, *tensor));
-  }
-  char text[17];
-  std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(hash));
-  return text;
-}
-
-WeightsFile read_weights(const std::string& path) { return WeightsReader(path).read(); }
-
-void write_weights(const std::string& path, const WeightsFile& file) {
+void put_metadata(GgufWriter& out, const WeightsFile& file) {
   const Provenance& p = file.provenance;
-  GgufWriter out;
   out.put("general.type", "adapter");
   out.put("general.architecture", p.architecture);
   out.put("general.name", "HATA codes for " + p.base_name);
@@ -228,20 +201,49 @@ void write_weights(const std::string& path, const WeightsFile& file) {
   out.put("adapter.hata.first_loss", p.first_loss);
   out.put("adapter.hata.last_loss", p.last_loss);
   out.put("adapter.hata.quality", p.quality);
+}
+
+// The projections as the file has them: rbit rows of head_dim.
+std::vector<float> rows_of(const Projection& p) {
+  const auto d = static_cast<size_t>(p.head_dim), r = static_cast<size_t>(p.rbit);
+  std::vector<float> rows(p.weights.size());
+  for (size_t h = 0; h < static_cast<size_t>(p.n_heads); ++h) {
+    for (size_t j = 0; j < r; ++j) {
+      for (size_t i = 0; i < d; ++i) rows[(h * r + j) * d + i] = p.weights[(h * d + i) * r + j];
+    }
+  }
+  return rows;
+}
+
+}  // namespace
+
+std::string model_fingerprint(const GgufFile& model) {
+  std::vector<const GgufTensor*> norms;
+  for (const GgufTensor& tensor : model.tensors) {
+    if (tensor.name.starts_with("blk.") && tensor.name.ends_with(".attn_norm.weight")) {
+      norms.push_back(&tensor);
+    }
+  }
+  if (norms.empty()) return "";
+  std::sort(norms.begin(), norms.end(),
+            [](const GgufTensor* a, const GgufTensor* b) { return a->name < b->name; });
+  uint64_t hash = fnv1a("");
+  for (const GgufTensor* tensor : norms) {
+    hash = fnv1a(tensor_bytes(model, *tensor), fnv1a(tensor->name, hash));
+  }
+  return hexadecimal(hash);
+}
+
+WeightsFile read_weights(const std::string& path) { return WeightsReader(path).read(); }
+
+void write_weights(const std::string& path, const WeightsFile& file) {
+  GgufWriter out;
+  put_metadata(out, file);
   for (const auto& [layer, w] : file.weights.layers) {
     const std::string name = "blk." + std::to_string(layer) + ".attn_hash_k.";
-    const auto d = static_cast<size_t>(w.projection.head_dim);
-    const auto r = static_cast<size_t>(w.projection.rbit);
-    const auto n_heads = static_cast<size_t>(w.projection.n_heads);
-    std::vector<float> turned(w.projection.weights.size());
-    for (size_t h = 0; h < n_heads; ++h) {
-      for (size_t j = 0; j < r; ++j) {
-        for (size_t i = 0; i < d; ++i) {
-          turned[(h * r + j) * d + i] = w.projection.weights[(h * d + i) * r + j];
-        }
-      }
-    }
-    out.tensor_f16(name + "weight", {d, r, n_heads}, turned);
+    const Projection& p = w.projection;
+    const auto size = [](int n) { return static_cast<uint64_t>(n); };
+    out.tensor_f16(name + "weight", {size(p.head_dim), size(p.rbit), size(p.n_heads)}, rows_of(p));
     out.tensor_f32(name + "mean_length", {w.mean_lengths.size()}, w.mean_lengths);
   }
   out.write(path);

@@ -3,14 +3,12 @@
 
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 
+#include "../temp_folder.h"
 #include "shell.h"
 
 namespace hata::cli {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr int kFailed = 1, kUsage = 2, kRefused = 125, kCannotRun = 126, kNotFound = 127;
 
@@ -22,19 +20,11 @@ void expect_refusal(const Result& result, int status, const std::vector<std::str
   }
 }
 
-class BadInput : public testing::Test {
+class BadInput : public test::TempFolder {
  protected:
-  void SetUp() override {
-    char name[] = "/tmp/hata_test_XXXXXX";
-    folder_ = mkdtemp(name);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  std::string file(const std::string& name, const std::string& bytes, bool executable = false) {
-    const fs::path path = fs::path(folder_) / name;
-    std::ofstream(path, std::ios::binary) << bytes;
-    if (executable) fs::permissions(path, fs::perms::owner_all);
-    return path;
+  std::string put_executable(const std::string& name, const std::string& content) const {
+    std::filesystem::permissions(put(name, content), std::filesystem::perms::owner_all);
+    return file(name);
   }
   std::string model_start(size_t n) {
     std::ifstream in(HATA_MODEL, std::ios::binary);
@@ -42,8 +32,6 @@ class BadInput : public testing::Test {
     in.read(bytes.data(), static_cast<std::streamsize>(n));
     return bytes;
   }
-
-  std::string folder_;
 };
 
 TEST_F(BadInput, MissingFile) {
@@ -55,7 +43,7 @@ TEST_F(BadInput, MissingFile) {
 }
 
 TEST_F(BadInput, NotAGguf) {
-  const std::string path = file("text.gguf", "just some text");
+  const std::string path = put("text.gguf", "just some text");
   expect_refusal(hata("info " + path), kFailed, {path, "not a GGUF file"});
   expect_refusal(hata("run -p hi -m " + path), kFailed, {path, "not a GGUF file"});
   expect_refusal(hata("run -p hi -m " + folder_), kFailed, {folder_, "directory"});
@@ -63,7 +51,7 @@ TEST_F(BadInput, NotAGguf) {
 
 TEST_F(BadInput, TruncatedGguf) {
   for (const size_t n : {3u, 20u, 1000u, 98000u, 100000u, 20000000u}) {
-    const std::string path = file("short.gguf", model_start(n));
+    const std::string path = put("short.gguf", model_start(n));
     expect_refusal(hata("info " + path), kFailed, {path, "truncated", "at byte"});
     expect_refusal(hata("run -p hi -m " + path), kFailed, {path, "truncated", "at byte"});
   }
@@ -125,12 +113,12 @@ TEST_F(BadInput, FullDisk) {
 TEST_F(BadInput, ProgramsThatCannotWork) {
   expect_refusal(hata("exec -- no-such-program"), kNotFound, {"no-such-program", "not found"});
   expect_refusal(hata("exec -- /no/such/program"), kNotFound, {"/no/such/program", "not found"});
-  const std::string text = file("notes.txt", "hello");
+  const std::string text = put("notes.txt", "hello");
   expect_refusal(hata("exec -- " + text), kCannotRun, {text, "not executable"});
   expect_refusal(hata("exec -- " + folder_), kCannotRun, {folder_, "directory"});
-  const std::string data = file("data", "hello", true);
+  const std::string data = put_executable("data", "hello");
   expect_refusal(hata("exec -- " + data), kCannotRun, {data, "neither a program"});
-  const std::string cut = file("cut", "\177ELF", true);
+  const std::string cut = put_executable("cut", "\177ELF");
   expect_refusal(hata("exec -- " + cut), kFailed, {cut, "damaged"});
   expect_refusal(hata("exec -- " PROGRAM_STATIC), kRefused, {PROGRAM_STATIC, "statically linked"});
   expect_refusal(hata("exec -- " PROGRAM_OWN_GGML), kRefused,

@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "../temp_folder.h"
 #include "shell.h"
 
 namespace hata::cli {
@@ -16,11 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-std::string read(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 
 std::vector<json> lines(const std::string& text) {
   std::vector<json> all;
@@ -43,21 +38,7 @@ std::map<std::string, json> answers(const std::string& results) {
   return found;
 }
 
-class Eval : public testing::Test {
- protected:
-  void SetUp() override {
-    char name[] = "/tmp/hata_test_XXXXXX";
-    folder_ = mkdtemp(name);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  std::string file(const std::string& name) const { return folder_ + "/" + name; }
-  void put(const std::string& name, const std::string& text) const {
-    std::ofstream(file(name), std::ios::binary) << text;
-  }
-
-  std::string folder_;
-};
+using Eval = test::TempFolder;
 
 void expect_refusal(const Result& result, int status, const std::vector<std::string>& parts) {
   EXPECT_EQ(result.status, status) << result.err;
@@ -80,7 +61,7 @@ TEST_F(Eval, EveryMethodOnAFewTasks) {
       "--budget 64 --dense-layers 2 --samples 1 --per-document 5 -t 2 --out " +
       folder_ + "/");
   ASSERT_EQ(result.status, 0) << result.err;
-  const json summary = json::parse(read(file("eval.json")));
+  const json summary = json::parse(bytes("eval.json"));
   std::map<std::string, json> rows;
   for (const json& row : summary["rows"]) rows[row["method"]] = row;
   const Result help = hata("eval --help");
@@ -103,13 +84,13 @@ TEST_F(Eval, EveryMethodOnAFewTasks) {
   EXPECT_GT(rows["exact-prob"]["recall"]["all"], 0.97);
   EXPECT_LT(rows["streaming"]["recall"]["far"], 0.2);
 
-  const std::string md = read(file("eval.md")), csv = read(file("eval.csv"));
+  const std::string md = bytes("eval.md"), csv = bytes("eval.csv");
   for (const auto& [method, row] : rows) {
     EXPECT_NE(md.find("| " + method + " "), std::string::npos) << method;
     EXPECT_NE(csv.find(",\"" + method + "\","), std::string::npos) << method;
   }
   EXPECT_EQ(summary["errors"], 0);
-  EXPECT_NE(read(file("eval.html")).find("</html>"), std::string::npos);
+  EXPECT_NE(bytes("eval.html").find("</html>"), std::string::npos);
 }
 
 TEST_F(Eval, FullBudgetIsDenseAttention) {
@@ -134,21 +115,20 @@ TEST_F(Eval, GoesOnAfterAnInterruption) {
   shell("'" HATA "' " + command + file("cut.jsonl") + " & pid=$!; while [ \"$(cat " +
         file("cut.jsonl") +
         " 2>/dev/null | wc -l)\" -lt 7 ]; do sleep 0.02; done; kill -9 $pid; wait $pid");
-  const auto before =
-      answers(read(file("cut.jsonl")).substr(0, read(file("cut.jsonl")).rfind('\n') + 1));
+  const auto before = answers(bytes("cut.jsonl").substr(0, bytes("cut.jsonl").rfind('\n') + 1));
   EXPECT_GE(before.size(), 3u);
   EXPECT_LT(before.size(), 18u) << "it was not killed in the middle";
   const Result rest = hata(command + file("cut.jsonl"));
   ASSERT_EQ(rest.status, 0) << rest.err;
   EXPECT_NE(rest.err.find("results are there already"), std::string::npos) << rest.err;
-  EXPECT_EQ(answers(read(file("cut.jsonl"))), answers(read(file("whole.jsonl"))));
-  const std::string before_again = read(file("cut.jsonl"));
+  EXPECT_EQ(answers(bytes("cut.jsonl")), answers(bytes("whole.jsonl")));
+  const std::string before_again = bytes("cut.jsonl");
   EXPECT_EQ(hata(command + file("cut.jsonl")).status, 0);
-  EXPECT_EQ(read(file("cut.jsonl")), before_again) << "nothing was left to do";
+  EXPECT_EQ(bytes("cut.jsonl"), before_again) << "nothing was left to do";
 
   expect_refusal(hata(command + file("cut.jsonl") + " --seed 2"), 1,
                  {"cut.jsonl", "other settings", "seed is 1 there, 2 here"});
-  EXPECT_EQ(read(file("cut.jsonl")), before_again) << "nothing is lost";
+  EXPECT_EQ(bytes("cut.jsonl"), before_again) << "nothing is lost";
 }
 
 TEST_F(Eval, StatesAreUsedAgain) {
@@ -161,7 +141,7 @@ TEST_F(Eval, StatesAreUsedAgain) {
   const auto written = fs::last_write_time(*fs::directory_iterator(file("states")));
   ASSERT_EQ(hata(command + file("second.jsonl")).status, 0);
   EXPECT_GT(fs::last_write_time(*fs::directory_iterator(file("states"))), written) << "used";
-  EXPECT_EQ(answers(read(file("first.jsonl"))), answers(read(file("second.jsonl"))));
+  EXPECT_EQ(answers(bytes("first.jsonl")), answers(bytes("second.jsonl")));
 }
 
 TEST_F(Eval, TasksAsFilesGiveTheSameAnswers) {
@@ -169,7 +149,7 @@ TEST_F(Eval, TasksAsFilesGiveTheSameAnswers) {
                  file("tasks.jsonl"))
                 .status,
             0);
-  const auto exported = lines(read(file("tasks.jsonl")));
+  const auto exported = lines(bytes("tasks.jsonl"));
   ASSERT_EQ(exported.size(), 6u);
   for (const char* field : {"context", "question", "answer_prefix", "answer", "max_new_tokens"}) {
     EXPECT_TRUE(exported[0].contains(field)) << field;
@@ -207,7 +187,7 @@ TEST_F(Eval, ASampleThatThrowsLeavesTheOthers) {
   ASSERT_FALSE(rows.empty());
   EXPECT_EQ(rows[0]["n"], 2);
   int errors = 0;
-  for (const json& one : lines(read(file("results.jsonl")))) {
+  for (const json& one : lines(bytes("results.jsonl"))) {
     errors += one.value("type", "") == "error" ? 1 : 0;
   }
   EXPECT_EQ(errors, 1);

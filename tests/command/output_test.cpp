@@ -38,6 +38,8 @@ TEST(Output, HumanUnits) {
   EXPECT_EQ(human_bytes(17.34e6), "17.3 MB");
   EXPECT_EQ(human_time(12'300), "12.3 us");
   EXPECT_EQ(human_time(2.5e6), "2.50 ms");
+  EXPECT_EQ(human_duration(65.9), "1:05");
+  EXPECT_EQ(human_duration(7265), "2:01:05");
 }
 
 }  // namespace

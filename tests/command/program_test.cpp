@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "core/files.h"
 #include "hata/types.h"
 
 namespace hata::cli {
@@ -23,8 +24,7 @@ TEST(Program, KindsAreToldApart) {
 }
 
 TEST(Program, DamagedFilesAreErrorsOrUnknown) {
-  std::ifstream in(PROGRAM_DYNAMIC, std::ios::binary);
-  const std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  const std::string bytes = read_file(PROGRAM_DYNAMIC);
   const std::string path = testing::TempDir() + "hata_damaged_program";
   int refused = 0;
   for (size_t n = 0; n < bytes.size(); n += bytes.size() / 40 + 1) {

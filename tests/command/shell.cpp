@@ -5,8 +5,8 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
+
+#include "core/files.h"
 
 namespace hata::cli {
 
@@ -20,8 +20,7 @@ Result shell(const std::string& command) {
   for (size_t n; (n = fread(buffer, 1, sizeof(buffer), pipe)) > 0;) result.out.append(buffer, n);
   const int status = pclose(pipe);
   result.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  std::ifstream in(errors);
-  result.err.assign(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
+  result.err = read_file(errors);
   std::remove(errors);
   return result;
 }

@@ -2,10 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "../temp_folder.h"
 #include "shell.h"
 
 namespace hata::cli {
@@ -13,24 +12,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class TrainCommand : public testing::Test {
+class TrainCommand : public test::TempFolder {
  protected:
-  void SetUp() override {
-    char name[] = "/tmp/hata_test_XXXXXX";
-    folder_ = mkdtemp(name);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   Result train(const std::string& output, const std::string& more = "") {
-    return hata("train -c 512 --rows 2 --held-out 1 --steps 2 --queries 4 -o " + folder_ + "/" +
-                output + " " + more);
+    return hata("train -c 512 --rows 2 --held-out 1 --steps 2 --queries 4 -o " + file(output) +
+                " " + more);
   }
-  std::string bytes(const std::string& name) {
-    std::ifstream in(fs::path(folder_) / name, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-  }
-
-  std::string folder_;
 };
 
 TEST_F(TrainCommand, GivesTheSameFileForAnyNumberOfThreads) {
@@ -40,9 +27,9 @@ TEST_F(TrainCommand, GivesTheSameFileForAnyNumberOfThreads) {
   ASSERT_EQ(two.status, 0) << two.err;
   EXPECT_FALSE(bytes("a.gguf").empty());
   EXPECT_TRUE(bytes("a.gguf") == bytes("b.gguf"));
-  EXPECT_FALSE(fs::exists(folder_ + "/a.gguf.work"));
+  EXPECT_FALSE(fs::exists(file("a.gguf.work")));
 
-  const Result info = hata("info --json " + folder_ + "/a.gguf");
+  const Result info = hata("info --json " + file("a.gguf"));
   ASSERT_EQ(info.status, 0) << info.err;
   const auto json = nlohmann::json::parse(info.out).at(0);
   EXPECT_EQ(json.at("layers").size(), 8u);
@@ -57,9 +44,9 @@ TEST_F(TrainCommand, GivesTheSameFileForAnyNumberOfThreads) {
 TEST_F(TrainCommand, GoesOnWithWhatIsThere) {
   ASSERT_EQ(train("whole.gguf").status, 0);
   // A run that dies at its end leaves its folder: the output cannot be renamed onto a folder.
-  fs::create_directories(folder_ + "/cut.gguf");
+  fs::create_directories(file("cut.gguf"));
   EXPECT_NE(train("cut.gguf").status, 0);
-  fs::remove_all(folder_ + "/cut.gguf");
+  fs::remove_all(file("cut.gguf"));
   const Result refused = train("cut.gguf");
   EXPECT_EQ(refused.status, 1);
   EXPECT_NE(refused.err.find("--resume"), std::string::npos) << refused.err;
@@ -71,9 +58,7 @@ TEST_F(TrainCommand, GoesOnWithWhatIsThere) {
 }
 
 TEST_F(TrainCommand, TextsThatAreTooShort) {
-  const std::string text = folder_ + "/short.txt";
-  std::ofstream(text) << "A few words.";
-  const Result result = train("a.gguf", "-f " + text);
+  const Result result = train("a.gguf", "-f " + put("short.txt", "A few words."));
   EXPECT_EQ(result.status, 1);
   EXPECT_NE(result.err.find("a document needs 512"), std::string::npos) << result.err;
   EXPECT_NE(train("a.gguf", "-f /no/such/text.txt").err.find("/no/such/text.txt"),

@@ -10,7 +10,7 @@
 #include <set>
 
 #include "core/f16.h"
-#include "eval/random.h"
+#include "core/random.h"
 
 namespace hata::eval {
 namespace {
@@ -24,9 +24,9 @@ class Scene {
   Scene() : index_(kCells) {
     Random random(1);
     keys_.resize(kCells * 2 * 64);
-    for (float& x : keys_) x = random.normal();
+    for (float& x : keys_) x = random.quick_normal();
     q_.resize(4 * 64);
-    for (float& x : q_) x = 0.6f * random.normal();
+    for (float& x : q_) x = 0.6f * random.quick_normal();
     mask_.assign(kCells, kF16NegInf);
     std::fill_n(mask_.begin(), kValid, 0);
     valid_ = {~0ull, ~0ull, ~0ull, (1ull << (kValid - 192)) - 1};

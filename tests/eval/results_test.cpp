@@ -4,15 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 
+#include "../temp_folder.h"
 #include "hata/types.h"
 
 namespace hata::eval {
 namespace {
 
-namespace fs = std::filesystem;
+constexpr const char* kName = "results.jsonl";
 
 Record example(int64_t document, const std::string& setting) {
   Record record{.key = {"needle", 2048, document}, .setting = setting, .n_tokens = 2048};
@@ -29,20 +28,8 @@ Record example(int64_t document, const std::string& setting) {
   return record;
 }
 
-class ResultsFileTest : public testing::Test {
+class ResultsFileTest : public test::TempFolder {
  protected:
-  void SetUp() override {
-    char name[] = "/tmp/hata_test_XXXXXX";
-    folder_ = mkdtemp(name);
-    path_ = folder_ + "/results.jsonl";
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  std::string bytes() const {
-    std::ifstream in(path_, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-  }
-  void put(const std::string& text) const { std::ofstream(path_, std::ios::binary) << text; }
   std::string refusal(const Json& settings) const {
     try {
       ResultsFile file(path_, settings);
@@ -53,7 +40,7 @@ class ResultsFileTest : public testing::Test {
   }
 
   const Json settings_ = {{"model", "m"}, {"contexts", {2048, 4096}}, {"seed", 1}};
-  std::string folder_, path_;
+  std::string path_ = file(kName);
 };
 
 TEST_F(ResultsFileTest, RecordsComeBackAsTheyWere) {
@@ -89,21 +76,21 @@ TEST_F(ResultsFileTest, GoesOnFromWhatIsThere) {
 
 TEST_F(ResultsFileTest, ALineThatWasCutOffIsDropped) {
   ResultsFile(path_, settings_).add(example(0, "dense"));
-  const std::string whole = bytes();
+  const std::string whole = bytes(kName);
   for (const size_t cut : {1u, 10u, 200u}) {
-    put(whole + whole.substr(whole.find('\n') + 1, cut));
+    put(kName, whole + whole.substr(whole.find('\n') + 1, cut));
     ResultsFile file(path_, settings_);
     EXPECT_EQ(file.continued(), 1);
-    EXPECT_EQ(bytes(), whole);
+    EXPECT_EQ(bytes(kName), whole);
   }
-  put(whole.substr(0, 20));  // not even the settings were written
+  put(kName, whole.substr(0, 20));  // not even the settings were written
   { ResultsFile(path_, settings_).add(example(0, "dense")); }
-  EXPECT_EQ(bytes(), whole);
+  EXPECT_EQ(bytes(kName), whole);
 }
 
 TEST_F(ResultsFileTest, OtherSettingsAreRefusedByName) {
   ResultsFile(path_, settings_).add(example(0, "dense"));
-  const std::string before = bytes();
+  const std::string before = bytes(kName);
   Json other = settings_;
   other["seed"] = 2;
   for (const char* part : {"results.jsonl", "other settings", "seed is 1 there, 2 here"}) {
@@ -112,22 +99,22 @@ TEST_F(ResultsFileTest, OtherSettingsAreRefusedByName) {
   other = settings_;
   other["contexts"] = {2048};
   EXPECT_NE(refusal(other).find("contexts is [2048,4096] there, [2048] here"), std::string::npos);
-  EXPECT_EQ(bytes(), before) << "nothing is lost";
+  EXPECT_EQ(bytes(kName), before) << "nothing is lost";
 }
 
 TEST_F(ResultsFileTest, BrokenLinesAreNamed) {
   ResultsFile(path_, settings_).add(example(0, "dense"));
-  const std::string good = bytes();
-  put(good + "{\"type\": \"result\", \"task\": 3}\n");
+  const std::string good = bytes(kName);
+  put(kName, good + "{\"type\": \"result\", \"task\": 3}\n");
   EXPECT_NE(refusal(settings_).find("line 3"), std::string::npos) << refusal(settings_);
-  put(good + "nonsense\n");
+  put(kName, good + "nonsense\n");
   EXPECT_NE(refusal(settings_).find("line 3"), std::string::npos) << refusal(settings_);
-  put("{\"some\": \"other file\"}\n");
+  put(kName, "{\"some\": \"other file\"}\n");
   EXPECT_NE(refusal(settings_).find("not a file of results"), std::string::npos);
 }
 
 TEST_F(ResultsFileTest, SaysWhereItCannotWrite) {
-  path_ = folder_ + "/no/such/folder.jsonl";
+  path_ = file("no/such/folder.jsonl");
   EXPECT_NE(refusal(settings_).find(path_), std::string::npos);
   path_ = "/dev/full";
   EXPECT_NE(refusal(settings_).find("No space left"), std::string::npos) << refusal(settings_);
@@ -137,7 +124,7 @@ TEST_F(ResultsFileTest, WithoutAPathNothingIsWritten) {
   ResultsFile file("", settings_);
   file.add(example(0, "dense"));
   EXPECT_EQ(file.results().records.size(), 1u);
-  EXPECT_TRUE(fs::is_empty(folder_));
+  EXPECT_TRUE(std::filesystem::is_empty(folder_));
 }
 
 }  // namespace

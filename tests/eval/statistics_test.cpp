@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "eval/random.h"
+#include "core/random.h"
 
 namespace hata::eval {
 namespace {
@@ -19,7 +19,7 @@ std::vector<Stratum> planted(Random& random, int n_tasks, int n_documents, int n
   for (int task = 0; task < n_tasks; ++task) {
     const double chance = 0.3 + 0.4 * task / std::max(1, n_tasks - 1);
     for (int d = 0; d < n_documents; ++d) {
-      const double here = std::clamp(chance + spread * random.normal(), 0.02, 0.98);
+      const double here = std::clamp(chance + spread * random.quick_normal(), 0.02, 0.98);
       Cluster scores;
       for (int q = 0; q < n_queries; ++q) {
         scores.push_back(static_cast<double>(random.below(1u << 20)) < here * (1u << 20));

@@ -8,7 +8,7 @@
 #include <set>
 #include <sstream>
 
-#include "eval/random.h"
+#include "core/random.h"
 #include "eval/scoring.h"
 #include "eval/session.h"
 #include "hata/types.h"

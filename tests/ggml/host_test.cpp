@@ -12,6 +12,7 @@
 
 #include "fixture.h"
 #include "hata/ggml.h"
+#include "hata/weights.h"
 #include "methods/prefill.h"
 #include "stats_of.h"
 
@@ -258,6 +259,45 @@ TEST(Host, UnsupportedHeadDimIsLeftToGgml) {
   configure(kSparse);
   compute(g, g.graph({g.write, g.attention}));
   EXPECT_EQ(host_stats()["left_to_ggml"]["shape"], 1);
+}
+
+TEST(Host, ALayerThatTheWeightsDoNotFitStaysDense) {
+  AttentionGraph g({});
+  ggml_cgraph* graph = g.graph({g.write, g.attention});
+  configure("method=dense");
+  const auto dense = compute(g, graph);
+  configure("method=ggml");  // the run below is the only one
+  for (const bool fits : {true, false}) {
+    auto weights = std::make_shared<Weights>();
+    weights->layers[3].projection = random_projection(1, 3, fits ? 2 : 4, 64, 128);
+    auto config = std::make_shared<Config>();
+    config->options = parse_options(kSparse);
+    config->selector = make_selector("hata", {.weights = weights});
+    Caches caches;
+    Reasons reasons;
+    const InspectorCall nobody;
+    GraphRun run(config, {.real = *first_real(),
+                          .ops = test_ops(),
+                          .caches = caches,
+                          .reasons = reasons,
+                          .inspector = nobody,
+                          .prefill_inspector = nobody});
+    testing::internal::CaptureStderr();
+    for (const uint64_t number : {1, 2}) {
+      run.begin(graph, number);
+      EXPECT_EQ(ggml_backend_graph_compute(g.backend, graph), GGML_STATUS_SUCCESS);
+      run.end();
+    }
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(run.sparse_steps(), fits ? 2 : 0);
+    EXPECT_EQ(run.dense_steps(), fits ? 0 : 2);
+    EXPECT_EQ(reasons.count(Reason::weights), fits ? 0 : 2);
+    if (fits) continue;
+    const auto* out = static_cast<const float*>(g.attention->data);
+    EXPECT_EQ(std::vector<float>(out, out + ggml_nelements(g.attention)), dense);
+    EXPECT_NE(said.find("layer 3: the number of KV heads is 4, not 2"), std::string::npos) << said;
+    EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  }
 }
 
 TEST(Host, AFreedBufferIsForgotten) {

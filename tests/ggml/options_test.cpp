@@ -27,6 +27,7 @@ TEST(Options, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(o.hata.seed, 1u);
   EXPECT_EQ(o.max_rows, 8);
   EXPECT_TRUE(o.prefill);
+  EXPECT_TRUE(o.huge_pages);
   EXPECT_FALSE(o.verify || o.stats || o.quiet || o.probe);
 }
 
@@ -34,7 +35,7 @@ TEST(Options, ReadsEveryKey) {
   const Options o = parse_options(
       " method=exact-logit budget=1.56%  dense-layers=0\tmin-ctx=64 sink=2 recent=8 lengths=off "
       "rbit=64 "
-      "seed=7 max-rows=4 prefill=off verify=1 stats=on quiet=1 probe=on\n");
+      "seed=7 max-rows=4 prefill=off huge-pages=off verify=1 stats=on quiet=1 probe=on\n");
   EXPECT_EQ(o.method, "exact-logit");
   EXPECT_DOUBLE_EQ(o.rule.budget.share, 0.0156);
   EXPECT_EQ(o.dense_layers, 0);
@@ -46,6 +47,7 @@ TEST(Options, ReadsEveryKey) {
   EXPECT_EQ(o.hata.seed, 7u);
   EXPECT_EQ(o.max_rows, 4);
   EXPECT_FALSE(o.prefill);
+  EXPECT_FALSE(o.huge_pages);
   EXPECT_TRUE(o.verify && o.stats && o.quiet && o.probe);
   EXPECT_FALSE(o.hands_off());
   EXPECT_TRUE(parse_options("method=ggml").hands_off());

@@ -1,10 +1,13 @@
-// Weights files and training rows: what is written comes back; what is damaged is refused.
+// Files, those of weights and those of training rows: what is written comes back; what is damaged
+// is refused.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cmath>
+#include <csignal>
 #include <filesystem>
-#include <fstream>
 
+#include "../temp_folder.h"
 #include "learn/row_store.h"
 #include "weights/gguf_writer.h"
 #include "weights/weights_file.h"
@@ -13,19 +16,6 @@ namespace hata {
 namespace {
 
 namespace fs = std::filesystem;
-
-class Files : public ::testing::Test {
- protected:
-  Files() : folder_(fs::path(::testing::TempDir()) / "hata_files_test") {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  ~Files() override { fs::remove_all(folder_); }
-
-  std::string file(const char* name) const { return (folder_ / name).string(); }
-
-  fs::path folder_;
-};
 
 weights::WeightsFile some_weights() {
   weights::WeightsFile file;
@@ -50,7 +40,47 @@ std::string error_of(Fn&& fn) {
   return "no error";
 }
 
-using WeightsFiles = Files;
+using WholeFiles = test::TempFolder;
+
+TEST_F(WholeFiles, ComeBackAsTheyWere) {
+  const std::string text("\0a\nb", 4);
+  const std::vector<int16_t> numbers = {1, -1};
+  put("a", "something longer that was there before");
+  write_file_whole(file("a"), {text, bytes_of(numbers), bytes_of(char{'c'})});
+  EXPECT_EQ(read_file(file("a")), text + "\1" + std::string(1, '\0') + "\xff\xff" + "c");
+  write_file_whole(file("a"), {});
+  EXPECT_EQ(read_file(file("a")), "");
+}
+
+TEST_F(WholeFiles, SayWhatCannotBeDone) {
+  EXPECT_EQ(error_of([&] { read_file(file("none")); }),
+            file("none") + ": cannot be read: No such file or directory");
+  EXPECT_EQ(error_of([&] { read_file(folder_); }), folder_ + ": cannot be read: Is a directory");
+  EXPECT_EQ(error_of([&] { write_file_whole(file("no/a"), {"x"}, "; make it"); }),
+            file("no/a") + ": cannot be written: No such file or directory; make it");
+  fs::create_directory(file("b"));
+  EXPECT_EQ(error_of([&] { write_file_whole(file("b"), {"x"}); }),
+            file("b") + ": cannot be written: Is a directory");
+  EXPECT_FALSE(fs::exists(file("b.partial")));
+}
+
+TEST_F(WholeFiles, StayAsTheyWereWhereThereIsNoRoom) {
+  put("a", "before");
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit limit{};
+  getrlimit(RLIMIT_FSIZE, &limit);
+  const rlimit small{.rlim_cur = 4096, .rlim_max = limit.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &small);
+  const std::string error =
+      error_of([&] { write_file_whole(file("a"), {std::string(1 << 20, 'x')}); });
+  setrlimit(RLIMIT_FSIZE, &limit);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_EQ(error, file("a") + ": cannot be written: File too large");
+  EXPECT_EQ(bytes("a"), "before");
+  EXPECT_FALSE(fs::exists(file("a.partial")));
+}
+
+using WeightsFiles = test::TempFolder;
 
 TEST_F(WeightsFiles, ComeBackAsTheyWere) {
   const weights::WeightsFile out = some_weights();
@@ -131,7 +161,7 @@ learn::SampledDocument some_document() {
   return document;
 }
 
-using RowFiles = Files;
+using RowFiles = test::TempFolder;
 
 TEST_F(RowFiles, GiveEachHeadItsKeysAndQueries) {
   learn::write_document(file("a.bin"), some_document());
@@ -151,7 +181,7 @@ TEST_F(RowFiles, DamageIsRefused) {
   fs::resize_file(file("a.bin"), fs::file_size(file("a.bin")) - 1);
   EXPECT_NE(error_of([&] { learn::RowStore({file("a.bin")}); }).find("truncated"),
             std::string::npos);
-  std::ofstream(file("b.bin")) << "no rows";
+  put("b.bin", "no rows");
   EXPECT_NE(error_of([&] { learn::RowStore({file("b.bin")}); }).find("not a file of training rows"),
             std::string::npos);
 }

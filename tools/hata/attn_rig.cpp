@@ -8,7 +8,8 @@
 #include <cstdio>
 #include <utility>
 
-#include "eval/random.h"
+#include "core/huge_pages.h"
+#include "core/random.h"
 #include "methods/prefill.h"
 #include "random_cells.h"
 
@@ -52,10 +53,14 @@ AttnCache::AttnCache(const AttnCase& c, uint64_t seed, Team& team)
       queries_(c.rows_per_cache() * c.row_elements()),
       out_(c.rows_per_cache() * c.row_elements()),
       rows_(static_cast<size_t>(c.rows_per_cache())) {
+  if (c.huge_pages) {
+    prefer_huge_pages(keys_.data(), keys_.size() * sizeof(uint16_t));
+    prefer_huge_pages(values_.data(), values_.size() * sizeof(uint16_t));
+  }
   fill_normal(keys_.data(), keys_.size(), 2 * seed, team);
   fill_normal(values_.data(), values_.size(), 2 * seed + 1, team);
-  eval::Random random(seed);
-  for (size_t i = 0; i < queries_.size(); ++i) queries_.data()[i] = random.normal();
+  Random random(seed);
+  for (size_t i = 0; i < queries_.size(); ++i) queries_.data()[i] = random.quick_normal();
   std::fill_n(mask_.data(), mask_.size(), kMasked);
   const auto head_dim = static_cast<size_t>(c.shape.head_dim);
   for (int r = 0; r < c.rows_per_cache(); ++r) {

@@ -30,6 +30,7 @@ struct AttnCase {
   int sequences = 1;  ///< more than one: a row each
   bool unified =
       true;  ///< sequences share one cache, a part each; else a cache each, of n_kv cells
+  bool huge_pages = true;  ///< keys and values lie in huge pages, if the kernel has some
 
   int caches() const { return unified ? 1 : sequences; }
   int rows_per_cache() const { return !unified ? 1 : sequences > 1 ? sequences : rows; }

@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <fstream>
 #include <string>
 
+#include "core/clock.h"
+
 namespace hata::cli {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 #if defined(__x86_64__)
 __attribute__((target_clones("avx512f", "avx2", "default")))
@@ -62,8 +61,7 @@ double ReadBuffer::peak_bandwidth() {
   for (int i = 0; i < 5; ++i) {
     const auto start = Clock::now();
     read(bytes);
-    const std::chrono::duration<double> seconds = Clock::now() - start;
-    best = std::max(best, static_cast<double>(bytes) / seconds.count());
+    best = std::max(best, static_cast<double>(bytes) / seconds_since(start));
   }
   return best;
 }

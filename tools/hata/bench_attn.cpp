@@ -1,12 +1,12 @@
 // hata bench attn: one attention step, our methods and their rivals in one process.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <optional>
 
 #include "attn_rig.h"
 #include "bandwidth.h"
 #include "bench.h"
+#include "core/clock.h"
 #include "ggml_host.h"
 #include "hata/simd.h"
 #include "options.h"
@@ -14,8 +14,6 @@
 
 namespace hata::cli {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::vector<int64_t> depths = {8192, 32768, 131072};
@@ -27,6 +25,7 @@ struct Options {
   int sequences = 1;
   std::vector<std::string> methods = {"ggml", "dense", "hata"};
   HataOptions hata;
+  bool huge_pages = true;
   int threads = 1;
   double seconds = 2.0;
   double memory_gb = 8.0;
@@ -116,7 +115,7 @@ Samples Bench::measure(AttnRival& rival, size_t n_sets, size_t dense_bytes) {
     team.run([](const Worker&) {});  // threads are awake, as they are within a graph
     const auto start = Clock::now();
     rival.step(i % n_sets);
-    const double ns = std::chrono::duration<double, std::nano>(Clock::now() - start).count();
+    const double ns = static_cast<double>(ns_since(start));
     samples.add(ns, rival.take_counters());
   }
   return samples;
@@ -279,15 +278,20 @@ void run(const Options& options) {
   Bench bench(options);
   for (const int64_t depth : options.depths) {
     if (options.sequences > 1) {
-      bench.run_case(
-          {.shape = bench.shape, .n_kv = depth, .sequences = options.sequences, .unified = false});
+      bench.run_case({.shape = bench.shape,
+                      .n_kv = depth,
+                      .sequences = options.sequences,
+                      .unified = false,
+                      .huge_pages = options.huge_pages});
       bench.run_case({.shape = bench.shape,
                       .n_kv = depth * options.sequences,
-                      .sequences = options.sequences});
+                      .sequences = options.sequences,
+                      .huge_pages = options.huge_pages});
       continue;
     }
     for (const int rows : options.rows) {
-      bench.run_case({.shape = bench.shape, .n_kv = depth, .rows = rows});
+      bench.run_case(
+          {.shape = bench.shape, .n_kv = depth, .rows = rows, .huge_pages = options.huge_pages});
     }
   }
   bench.progress.clear();
@@ -325,6 +329,7 @@ void add_bench_attn(CLI::App& bench) {
       ->capture_default_str();
   add_methods(*app, options->methods);
   add_hata_options(*app, options->hata);
+  add_huge_pages(*app, options->huge_pages);
   add_threads(*app, options->threads);
   app->add_option("--seconds", options->seconds, "time for each row of the table")
       ->check(CLI::PositiveNumber)

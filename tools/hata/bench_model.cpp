@@ -1,7 +1,6 @@
 // hata bench model: decode speed of a whole model at a depth, in llama-bench's terms.
 #include <sys/sysinfo.h>
 
-#include <chrono>
 #include <cmath>
 #include <ctime>
 #include <fstream>
@@ -9,7 +8,8 @@
 
 #include "bench.h"
 #include "cache_fill.h"
-#include "eval/random.h"
+#include "core/clock.h"
+#include "core/random.h"
 #include "ggml_host.h"
 #include "hata/types.h"
 #include "model.h"
@@ -18,8 +18,6 @@
 
 namespace hata::cli {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::string model;
@@ -129,7 +127,7 @@ class ModelBench {
     const int64_t depth = session.size();
     const auto start = Clock::now();
     for (int i = 0; i < n; ++i) session.decode(random_token());
-    const double ns = std::chrono::duration<double, std::nano>(Clock::now() - start).count();
+    const double ns = static_cast<double>(ns_since(start));
     session.truncate(depth);
     return ns;
   }
@@ -192,7 +190,7 @@ class ModelBench {
   const eval::Model& model_;
   const weights::ModelShape& shape_;
   Team team_;
-  eval::Random random_{1};
+  Random random_{1};
   std::unique_ptr<StateWriter> writer_;
   Progress progress_;
   std::vector<Json> rows_;

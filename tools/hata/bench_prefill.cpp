@@ -1,8 +1,8 @@
 // hata bench prefill: dense attention of a batch of rows, ours and ggml's.
-#include <chrono>
 
 #include "attn_rig.h"
 #include "bench.h"
+#include "core/clock.h"
 #include "ggml_host.h"
 #include "hata/simd.h"
 #include "options.h"
@@ -10,8 +10,6 @@
 
 namespace hata::cli {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::vector<int64_t> depths = {2048, 8192, 32768};
@@ -32,7 +30,7 @@ std::vector<double> measure(AttnRival& rival, double seconds) {
   while (samples.size() < kMinSteps || Clock::now() < end) {
     const auto start = Clock::now();
     rival.step(0);
-    samples.push_back(std::chrono::duration<double, std::nano>(Clock::now() - start).count());
+    samples.push_back(static_cast<double>(ns_since(start)));
   }
   return samples;
 }

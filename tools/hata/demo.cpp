@@ -1,8 +1,8 @@
 // hata demo: questions about a long document, dense and with HATA side by side.
 #include <algorithm>
-#include <chrono>
 
 #include "commands.h"
+#include "core/clock.h"
 #include "eval/evaluate.h"
 #include "eval/tasks.h"
 #include "ggml_host.h"
@@ -12,8 +12,6 @@
 
 namespace hata::cli {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 const std::vector<std::string> kTasks = {"needle", "multi-key", "key-value",
                                          "trace",  "recall",    "copy"};
@@ -164,7 +162,7 @@ void run(const Options& options) {
   session.prefill(document.tokens, [&](int64_t done) {
     progress.show("reading the document: {}/{} tokens", done, document.tokens.size());
   });
-  const double prefill_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  const double prefill_seconds = seconds_since(start);
 
   std::vector<Contender> contenders;
   contenders.push_back({"dense (llama.cpp)", with_method(options.method, "ggml"), {}, {}});

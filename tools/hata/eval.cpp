@@ -35,7 +35,7 @@ struct Options {
 
 constexpr const char* kFormats[] = {"md", "csv", "json", "html"};
 
-// --- where results go ---------------------------------------------------------------------------
+// --- where results go
 
 void check_writable(const std::string& path) {
   if (!std::ofstream(path, std::ios::app).good()) {
@@ -85,13 +85,6 @@ class Output {
 };
 
 // --- the run
-// --------------------------------------------------------------------------------------
-
-std::string clock_text(double seconds) {
-  const auto s = static_cast<int64_t>(seconds);
-  return s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60)
-                  : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
-}
 
 eval::RunOptions run_options(const Options& options) {
   eval::RunOptions run = options.run;
@@ -109,7 +102,7 @@ eval::Listener listener(Progress& progress) {
   return {.progress =
               [&](const std::string& what, double share, double left) {
                 progress.show("{:.0f} %{}  {}", 100 * share,
-                              left < 0 ? "" : ", " + clock_text(left) + " left", what);
+                              left < 0 ? "" : ", " + human_duration(left) + " left", what);
               },
           .note =
               [&](const std::string& line) {
@@ -119,7 +112,7 @@ eval::Listener listener(Progress& progress) {
 }
 
 void run_tasks(const Options& options, const eval::Model& model, const eval::RunOptions& run) {
-  const uint64_t fingerprint = eval::model_fingerprint(model.path());
+  const uint64_t fingerprint = eval::file_fingerprint(model.path());
   const Output output(options);
   const eval::States states(options.states, static_cast<int64_t>(options.states_gb * 1e9),
                             fingerprint);
@@ -159,7 +152,6 @@ void run(const Options& options) {
 }
 
 // --- options
-// --------------------------------------------------------------------------------------
 
 std::string task_list() {
   std::string text;

@@ -1,7 +1,5 @@
 #include "ggml_host.h"
 
-#include "eval/host.h"
-
 namespace hata::cli {
 
 std::string HostStats::line() const {
@@ -9,8 +7,6 @@ std::string HostStats::line() const {
   return fmt::format("{:.2f} % of the keys, {} of {} read", 100 * share_of_keys(),
                      human_bytes(bytes_read()), human_bytes(dense_bytes));
 }
-
-void configure_host(const std::string& options) { eval::configure_host(options); }
 
 HostStats host_stats() {
   HostStats stats;
@@ -23,7 +19,5 @@ HostStats host_stats() {
   stats.dense_bytes = bytes.at("dense");
   return stats;
 }
-
-void reset_host_stats() { eval::reset_host_stats(); }
 
 }  // namespace hata::cli

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "eval/host.h"
 #include "output.h"
 
 namespace hata::cli {
@@ -20,10 +21,8 @@ struct HostStats {
   std::string line() const;
 };
 
-/// Tells the host how to attend from now on (host_options of options.h). Throws Error where it
-/// refuses.
-void configure_host(const std::string& options);
+using eval::configure_host;  // with host_options of options.h
+using eval::reset_host_stats;
 HostStats host_stats();
-void reset_host_stats();
 
 }  // namespace hata::cli

@@ -12,7 +12,7 @@
 #include <memory>
 
 #include "commands.h"
-#include "eval/random.h"
+#include "core/random.h"
 #include "hata/types.h"
 #include "output.h"
 #include "weights/gguf.h"
@@ -160,7 +160,7 @@ class ModelMaker {
   }
 
   const Options& options_;
-  eval::Random random_;
+  Random random_;
   std::unique_ptr<gguf_context, void (*)(gguf_context*)> file_;
   std::unique_ptr<ggml_context, void (*)(ggml_context*)> context_{nullptr, ggml_free};
 };

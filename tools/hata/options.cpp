@@ -55,6 +55,14 @@ void add_prefill(CLI::App& app, bool& prefill) {
       ->default_str("on");
 }
 
+void add_huge_pages(CLI::App& app, bool& huge_pages) {
+  app.add_option_function<std::string>(
+         "--huge-pages", [&huge_pages](const std::string& text) { huge_pages = text == "on"; },
+         "caches in huge pages, if the kernel has some: on or off")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->default_str("on");
+}
+
 void add_rbit(CLI::App& app, int& rbit) {
   app.add_option("--rbit", rbit, "bits of a code: 64, 128 or 256")
       ->check(CLI::IsMember({64, 128, 256}))
@@ -99,6 +107,7 @@ void add_method_options(CLI::App& app, MethodOptions& options) {
   add_dense_layers(app, options.dense_layers);
   add_min_ctx(app, options.min_ctx);
   add_prefill(app, options.prefill);
+  add_huge_pages(app, options.huge_pages);
   add_hata_options(app, options.hata);
 }
 
@@ -157,10 +166,10 @@ std::string host_options(const MethodOptions& options) {
   const HataOptions& hata = options.hata;
   return fmt::format(
       "method={} budget={} dense-layers={} min-ctx={} sink={} recent={} lengths={} seed={} rbit={} "
-      "prefill={}",
+      "prefill={} huge-pages={}",
       options.method, options.budget.text(), options.dense_layers, options.min_ctx, hata.sink,
       hata.recent, hata.lengths ? "on" : "off", hata.seed, hata.rbit,
-      options.prefill ? "on" : "off");
+      options.prefill ? "on" : "off", options.huge_pages ? "on" : "off");
 }
 
 void check_dense_layers(int dense_layers, int n_layers, const std::string& model) {

@@ -18,6 +18,7 @@ struct MethodOptions {
   int dense_layers = 2;
   int64_t min_ctx = 1024;
   bool prefill = true;
+  bool huge_pages = true;
 };
 
 /// One option each, named as the function is.
@@ -25,11 +26,13 @@ void add_budget(CLI::App& app, Budget& budget);
 void add_dense_layers(CLI::App& app, int& dense_layers);
 void add_min_ctx(CLI::App& app, int64_t& min_ctx);
 void add_prefill(CLI::App& app, bool& prefill);
+void add_huge_pages(CLI::App& app, bool& huge_pages);
 void add_rbit(CLI::App& app, int& rbit);
 void add_cache_type(CLI::App& app, std::string& type);
 /// --sink, --recent, --lengths, --seed, --rbit
 void add_hata_options(CLI::App& app, HataOptions& options);
-/// --method, --budget, --dense-layers, --min-ctx, --prefill and those of add_hata_options.
+/// --method, --budget, --dense-layers, --min-ctx, --prefill, --huge-pages and those of
+/// add_hata_options.
 void add_method_options(CLI::App& app, MethodOptions& options);
 /// -o, --output FORMAT (md, csv, json, jsonl) and --json.
 void add_format(CLI::App& app, std::string& format);

@@ -129,4 +129,10 @@ std::string human_time(double ns) {
   return fmt::format("{:.2f} s", ns / 1e9);
 }
 
+std::string human_duration(double seconds) {
+  const auto s = static_cast<int64_t>(seconds);
+  return s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60)
+                  : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+}
+
 }  // namespace hata::cli

@@ -66,5 +66,7 @@ class Progress {
 std::string human_bytes(double bytes);
 /// "2.31 ms".
 std::string human_time(double ns);
+/// "1:05", "2:01:05".
+std::string human_duration(double seconds);
 
 }  // namespace hata::cli

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "eval/random.h"
+#include "core/random.h"
 
 namespace hata::cli {
 namespace {
@@ -12,9 +12,9 @@ namespace {
 // Drawing from a table is faster than making the numbers.
 const std::vector<uint16_t>& normal_table() {
   static const std::vector<uint16_t> table = [] {
-    eval::Random random(1);
+    Random random(1);
     std::vector<uint16_t> numbers(1 << 16);
-    for (auto& x : numbers) x = ggml_fp32_to_fp16(random.normal());
+    for (auto& x : numbers) x = ggml_fp32_to_fp16(random.quick_normal());
     return numbers;
   }();
   return table;
@@ -27,7 +27,7 @@ void fill_normal(uint16_t* data, size_t n, uint64_t seed, Team& team) {
   team.run([&](const Worker& worker) {
     const size_t begin = n * worker.ith / worker.nth;
     const size_t end = n * (worker.ith + 1) / worker.nth;
-    eval::Random random(seed * 1024 + worker.ith);
+    Random random(seed * 1024 + worker.ith);
     uint64_t u = 0;
     for (size_t i = begin; i < end; ++i, u >>= 16) {
       if ((i - begin) % 4 == 0) u = random.next();

@@ -1,12 +1,12 @@
 // hata run: generates text with any model that the host supports.
 #include <unistd.h>
 
-#include <chrono>
-#include <fstream>
 #include <iostream>
 #include <iterator>
 
 #include "commands.h"
+#include "core/clock.h"
+#include "core/files.h"
 #include "ggml_host.h"
 #include "model.h"
 #include "options.h"
@@ -14,8 +14,6 @@
 
 namespace hata::cli {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::string model;
@@ -29,20 +27,10 @@ struct Options {
   bool json = false;
 };
 
+// "-": standard input.
 std::string read_text(const std::string& path) {
-  std::ifstream file;
-  if (path != "-") {
-    file.open(path, std::ios::binary);
-    if (!file) throw Error(fmt::format("{}: cannot open it: {}", path, std::strerror(errno)));
-  }
-  std::istream& in = path == "-" ? std::cin : file;
-  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (in.bad() || file.bad()) throw Error(path + ": cannot read it");
-  return text;
-}
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
+  if (path != "-") return read_file(path);
+  return {std::istreambuf_iterator<char>(std::cin), {}};
 }
 
 void run(const Options& options) {
@@ -83,10 +71,9 @@ void run(const Options& options) {
     }
     if (n_generated + 1 < room) token = session.decode(token);
   }
-  const double decode_seconds = seconds_since(start);
   const auto rate = [](int64_t n, double s) { return s > 0 ? static_cast<double>(n) / s : 0.0; };
+  const double decode_rate = rate(std::max<int64_t>(n_generated - 1, 0), seconds_since(start));
   const double prefill_rate = rate(n_prompt, prefill_seconds);
-  const double decode_rate = rate(std::max<int64_t>(n_generated - 1, 0), decode_seconds);
   const HostStats stats = host_stats();
   if (options.json) {
     Json json;

@@ -1,15 +1,14 @@
 // hata train: learns the codes of a model from documents that it reads.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <map>
+#include <sstream>
 
 #include "commands.h"
+#include "core/clock.h"
+#include "core/files.h"
 #include "eval/host.h"
-#include "hata/ggml.h"
-#include "hata/inspect.h"
 #include "learn/sampler.h"
 #include "learn/trainer.h"
 #include "model.h"
@@ -23,7 +22,6 @@ namespace hata::cli {
 namespace {
 
 namespace fs = std::filesystem;
-using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::string model;
@@ -38,15 +36,6 @@ struct Options {
   bool resume = false;
   int threads = 1;
 };
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-std::string human_duration(double seconds) {
-  const auto s = static_cast<int64_t>(seconds);
-  return s < 120 ? fmt::format("{} s", s) : fmt::format("{} min", (s + 30) / 60);
-}
 
 class Train {
  public:
@@ -151,22 +140,22 @@ class Train {
     fs::create_directories(folder_, error);
     if (error) throw Error(folder_ + ": cannot be made: " + error.message());
     if (fs::exists(file)) {
-      std::ifstream in(file);
-      std::string line, mine;
-      std::istringstream now(settings());
-      while (std::getline(now, mine)) {
-        if (std::getline(in, line) && line == mine) continue;
-        throw Error(
-            fmt::format("{}: the run before had '{}', this one has '{}'; --resume with the "
-                        "same settings, or remove the folder",
-                        folder_, line, mine));
-      }
-      return;
+      check_settings(read_file(file));
+    } else {
+      write_file_whole(file, {settings()});
     }
-    std::ofstream out(file);
-    out << settings();
-    out.close();
-    if (!out) throw Error(file.string() + ": cannot be written");
+  }
+
+  void check_settings(const std::string& of_run_before) const {
+    std::istringstream before(of_run_before), now(settings());
+    std::string line, mine;
+    while (std::getline(now, mine)) {
+      if (std::getline(before, line) && line == mine) continue;
+      throw Error(
+          fmt::format("{}: the run before had '{}', this one has '{}'; --resume with the "
+                      "same settings, or remove the folder",
+                      folder_, line, mine));
+    }
   }
 
   fs::path row_file(int64_t number) const {
@@ -195,31 +184,22 @@ class Train {
     }
   }
 
-  struct Reading {
-    learn::Sampler sampler;
-    int64_t first_position = 0;
-  };
-
   template <class Progress>
   void sample_document(int64_t number, const Progress& progress) {
     const std::vector<eval::Token> tokens = documents_.make(number);
     const auto n = static_cast<int64_t>(tokens.size());
-    Reading reading{
-        learn::Sampler(n, options_.queries, options_.train.seed + static_cast<uint64_t>(number))};
+    learn::Sampler sampler(n, options_.queries,
+                           options_.train.seed + static_cast<uint64_t>(number));
     eval::Session session(model_, {.n_ctx = n, .threads = options_.threads});
-    hata_ggml_set_prefill_inspector(
-        [](const void* seen, void* user) {
-          const auto& step = *static_cast<const PrefillInspection*>(seen);
-          auto& of = *static_cast<Reading*>(user);
-          of.sampler.observe(step.layer, step.step, of.first_position);
-        },
-        &reading);
+    int64_t first_position = 0;
+    const eval::PrefillWatch watch([&](const PrefillInspection& seen) {
+      sampler.observe(seen.layer, seen.step, first_position);
+    });
     session.prefill(tokens, [&](int64_t done) {
-      reading.first_position = done;
+      first_position = done;
       progress(done);
     });
-    hata_ggml_set_prefill_inspector(nullptr, nullptr);
-    learn::write_document(row_file(number), reading.sampler.take());
+    learn::write_document(row_file(number), sampler.take());
   }
 
   std::vector<learn::TrainedHead> train() {
@@ -271,10 +251,8 @@ class Train {
     return quality;
   }
 
-  void write(const std::vector<learn::TrainedHead>& heads) {
-    weights::WeightsFile file;
-    file.rbit = options_.train.rbit;
-    weights::Provenance& p = file.provenance;
+  weights::Provenance provenance(const std::vector<learn::TrainedHead>& heads) const {
+    weights::Provenance p;
     p.architecture = shape_.architecture;
     p.base_name = shape_.name;
     p.fingerprint = weights::model_fingerprint(header_);
@@ -284,13 +262,22 @@ class Train {
     p.row_tokens = static_cast<uint32_t>(options_.n_ctx);
     p.steps = static_cast<uint32_t>(options_.train.steps);
     p.seed = static_cast<uint32_t>(options_.train.seed);
+    for (const learn::TrainedHead& head : heads) {
+      p.first_loss += static_cast<float>(head.first_loss / static_cast<double>(heads.size()));
+      p.last_loss += static_cast<float>(head.last_loss / static_cast<double>(heads.size()));
+    }
+    return p;
+  }
+
+  void write(const std::vector<learn::TrainedHead>& heads) {
+    weights::WeightsFile file;
+    file.rbit = options_.train.rbit;
+    file.provenance = provenance(heads);
     std::map<int, std::vector<const learn::TrainedHead*>> by_layer;
     std::vector<const learn::TrainedHead*> all;
     for (const learn::TrainedHead& head : heads) {
       by_layer[head.layer].push_back(&head);
       all.push_back(&head);
-      p.first_loss += static_cast<float>(head.first_loss / static_cast<double>(heads.size()));
-      p.last_loss += static_cast<float>(head.last_loss / static_cast<double>(heads.size()));
     }
     Json quality = quality_of(all);
     for (const auto& [layer, of_layer] : by_layer) {
@@ -304,7 +291,7 @@ class Train {
       }
       quality["layers"][std::to_string(layer)] = quality_of(of_layer);
     }
-    p.quality = quality.dump();
+    file.provenance.quality = quality.dump();
     weights::write_weights(options_.output, file);
     print("{}\n", options_.output);
   }

@@ -4,8 +4,9 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 
+#include "core/files.h"
+#include "eval/encode.h"
 #include "eval/ruler.h"
 #include "eval/tasks.h"
 #include "hata/types.h"
@@ -28,13 +29,6 @@ const std::vector<std::string> kTextTasks = {"niah_multikey_1", "niah_multikey_2
                                              "niah_multikey_3", "niah_multivalue",
                                              "niah_multiquery", "vt"};
 
-std::string read_file(const std::string& path) {
-  if (fs::is_directory(path)) throw Error(path + ": is a directory; give a text file");
-  std::ifstream in(path, std::ios::binary);
-  if (!in) throw Error(path + ": cannot open it");
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 }  // namespace
 
 TrainingDocuments::TrainingDocuments(const eval::Tokenizer& tokenizer,
@@ -54,9 +48,7 @@ TrainingDocuments::TrainingDocuments(const eval::Tokenizer& tokenizer,
 void TrainingDocuments::cut_texts(const std::vector<std::string>& texts) {
   int64_t longest = 0;
   for (const std::string& path : texts) {
-    std::vector<eval::Token> tokens = tokenizer_.start();
-    const auto body = tokenizer_.encode(read_file(path));
-    tokens.insert(tokens.end(), body.begin(), body.end());
+    const auto tokens = eval::encode_document(tokenizer_, read_file(path));
     longest = std::max(longest, static_cast<int64_t>(tokens.size()));
     for (size_t at = 0; at + static_cast<size_t>(n_tokens_) <= tokens.size();
          at += static_cast<size_t>(n_tokens_)) {
