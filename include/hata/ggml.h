@@ -14,7 +14,9 @@
  *   sink=1 recent=-1     first and last tokens always kept, inside the budget; recent=-1 is
  *                        min(32, budget / 2)
  *   lengths=on           key lengths in the score
- *   rbit=128 seed=1      bits of a code, and the seed of the random projection
+ *   weights=auto         trained codes: a file that lies beside the model (hata-<its name>*.gguf),
+ *                        off, or a file (a blank in its name is written as \ and a blank)
+ *   rbit=128 seed=1      bits of a random code, and the seed of the random projection
  *   max-rows=8           batches with more rows of one sequence stream are prefill: all keys
  *   prefill=on           our dense attention for them, too; off: they are left to ggml
  *   huge-pages=on        a cache that a sparse step reads is moved to huge pages first, if the

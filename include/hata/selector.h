@@ -176,14 +176,14 @@ struct Weights;
 
 /// The score rule of HATA and the keys that are always kept (both inside the budget).
 struct HataOptions {
-  int rbit = 128;
+  int rbit = 128;       ///< of random codes
   bool lengths = true;  ///< key lengths in the score; false: the paper's order
   int sink = 1;         ///< first tokens of the row's sequence
   int recent = -1;      ///< last tokens; -1: min(32, budget / 2)
   uint64_t seed = 1;    ///< of all that is random
-  /// Trained projections; layers without any, and all where it is nullptr, have random ones. Their
-  /// rbit must be this rbit.
+  /// Trained projections; layers without any, and all where it is nullptr, have random ones.
   std::shared_ptr<const Weights> weights = nullptr;
+  std::string model = {};  ///< its fingerprint, where known: layers stay dense with another's weights
 };
 
 /// A parameter of a method: `key=value` in its spec.

@@ -18,6 +18,8 @@ struct LayerWeights {
 
 struct Weights {
   std::string path;                    ///< the file; empty where there is none
+  std::string fingerprint;             ///< of the model that they were trained for
+  std::string objective;               ///< what they were trained by: "kl-far", "paper", ...
   std::map<int, LayerWeights> layers;  ///< those that are not in it use the random projection
 };
 

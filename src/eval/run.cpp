@@ -234,6 +234,7 @@ Json settings_json(const RunOptions& options, const Model& model, uint64_t finge
           {"seed", options.seed},
           {"inspect", options.inspect},
           {"min_ctx", options.settings.front().min_ctx},
+          {"weights", options.settings.front().weights},
           {"settings", settings}};
 }
 

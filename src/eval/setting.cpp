@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/words.h"
+
 namespace hata::eval {
 
 std::string Setting::id() const {
@@ -11,8 +13,9 @@ std::string Setting::id() const {
 
 std::string Setting::host_options() const {
   if (method == "ggml") return "method=ggml";
-  return "method=" + method + " budget=" + budget.text() +
-         " dense-layers=" + std::to_string(dense_layers) + " min-ctx=" + std::to_string(min_ctx);
+  return "method=" + as_word(method) + " budget=" + budget.text() +
+         " dense-layers=" + std::to_string(dense_layers) + " min-ctx=" + std::to_string(min_ctx) +
+         " weights=" + as_word(weights);
 }
 
 namespace {
@@ -47,8 +50,9 @@ std::vector<std::string> expand_methods(const std::vector<std::string>& names) {
 
 std::vector<Setting> make_settings(const std::vector<std::string>& methods,
                                    const std::vector<Budget>& budgets,
-                                   const std::vector<int>& dense_layers, int64_t min_ctx) {
-  std::vector<Setting> settings = {{.method = "dense", .min_ctx = min_ctx}};
+                                   const std::vector<int>& dense_layers, const Setting& base) {
+  std::vector<Setting> settings = {base};
+  settings.front().method = "dense";
   const auto add = [&](const Setting& setting) {
     const bool known = std::any_of(settings.begin(), settings.end(), [&](const Setting& other) {
       return other.id() == setting.id();
@@ -56,7 +60,8 @@ std::vector<Setting> make_settings(const std::vector<std::string>& methods,
     if (!known) settings.push_back(setting);
   };
   for (const std::string& method : methods) {
-    Setting setting{.method = method, .min_ctx = min_ctx};
+    Setting setting = base;
+    setting.method = method;
     if (setting.reads_every_key()) {
       add(setting);
       continue;

@@ -10,10 +10,11 @@
 namespace hata::eval {
 
 struct Setting {
-  std::string method;    ///< a spec (hata/selector.h), or "ggml": the host's hands off
-  Budget budget = {};    ///< of sparse methods
-  int dense_layers = 0;  ///< of sparse methods
+  std::string method = {};  ///< a spec (hata/selector.h), or "ggml": the host's hands off
+  Budget budget = {};       ///< of sparse methods
+  int dense_layers = 0;     ///< of sparse methods
   int64_t min_ctx = 1024;
+  std::string weights = "auto";  ///< or "off", or a file (include/hata/ggml.h)
 
   /// Every other setting is compared with "dense".
   bool is_dense() const { return method == "dense"; }
@@ -29,9 +30,9 @@ struct Setting {
 std::vector<std::string> expand_methods(const std::vector<std::string>& names);
 
 /// Every combination. Dense attention comes first, whether it is named or not; a method that reads
-/// every key has no budget and comes once.
+/// every key has no budget and comes once. `base` gives what all share.
 std::vector<Setting> make_settings(const std::vector<std::string>& methods,
                                    const std::vector<Budget>& budgets,
-                                   const std::vector<int>& dense_layers, int64_t min_ctx);
+                                   const std::vector<int>& dense_layers, const Setting& base);
 
 }  // namespace hata::eval

@@ -23,13 +23,13 @@ bool Cache::holds_keys_of(const Attention& a, const Range& range) const {
 
 CacheView Cache::view() const { return {keys.begin, DType::f16, row_bytes, head_bytes}; }
 
-std::shared_ptr<Cache> Caches::get(const Selector& selector, uint64_t generation,
-                                   const Attention& a, size_t bytes) {
+std::shared_ptr<Cache> Caches::get(const std::function<std::shared_ptr<const Selector>()>& selector,
+                                   uint64_t generation, const Attention& a, size_t bytes) {
   const Range range = Range::of(a.cache->data, bytes);
   const std::lock_guard lock(mutex_);
   const auto at = first_in(range);
   if (at == caches_.end() || !(*at)->holds_keys_of(a, range)) {
-    auto cache = std::make_shared<Cache>(selector, a, range, generation);
+    auto cache = std::make_shared<Cache>(*selector(), a, range, generation);
     forget_in(range);
     caches_.insert(first_in(range), cache);
     update_hull();
@@ -38,7 +38,7 @@ std::shared_ptr<Cache> Caches::get(const Selector& selector, uint64_t generation
   }
   Cache& cache = **at;
   if (cache.generation != generation) {
-    cache.data.use(selector, cache.layer, cache.shape);
+    cache.data.use(*selector(), cache.layer, cache.shape);
     cache.hashes.reset();
     cache.generation = generation;
   }

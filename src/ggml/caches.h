@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -64,8 +65,9 @@ class Caches {
 
   /// The cache that the node reads, made where it is new, its store made anew where it stems from
   /// another generation of the options.
-  std::shared_ptr<Cache> get(const Selector& selector, uint64_t generation, const Attention& a,
-                             size_t bytes);
+  /// `selector` is asked for a cache whose store is made.
+  std::shared_ptr<Cache> get(const std::function<std::shared_ptr<const Selector>()>& selector,
+                             uint64_t generation, const Attention& a, size_t bytes);
 
   /// The host wrote these bytes outside a graph.
   void written(const Range& range);

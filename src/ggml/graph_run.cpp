@@ -17,9 +17,9 @@ GraphRun::Task::Task(GraphRun& owner)
 
 void GraphRun::begin(ggml_cgraph* graph, uint64_t number) {
   number_ = number;
-  ggml_tensor** nodes = shared_.real.ggml_graph_nodes(graph);
-  const int n_nodes = shared_.real.ggml_graph_n_nodes(graph);
-  find_attention(nodes, n_nodes);
+  nodes_ = {shared_.real.ggml_graph_nodes(graph),
+            static_cast<size_t>(shared_.real.ggml_graph_n_nodes(graph))};
+  find_attention();
   shared_.caches.graph_writes(shared_.real, shared_.ops, graph, number);
   take_over();
 }
@@ -43,10 +43,10 @@ void GraphRun::reset_counters() {
 
 // Caches are made before the writes are marked, so that the first write counts, and for a prefill
 // too: its order is the order of the tokens.
-void GraphRun::find_attention(ggml_tensor** nodes, int n_nodes) {
+void GraphRun::find_attention() {
   candidates_.clear();
-  for (int i = 0; i < n_nodes; ++i) {
-    ggml_tensor* node = nodes[i];
+  for (int i = 0; i < static_cast<int>(nodes_.size()); ++i) {
+    ggml_tensor* node = nodes_[static_cast<size_t>(i)];
     if (node->op == shared_.ops.mul_mat) {
       if (cache_layer(root_of(node->src[0])->name) >= 0) {
         shared_.reasons.add(Reason::no_flash_attention);
@@ -83,10 +83,9 @@ Reason GraphRun::qualifies(ggml_tensor* node, Attention& attention) const {
 }
 
 std::shared_ptr<Cache> GraphRun::cache_for(const Attention& attention) {
-  const Selector& selector = *config_->selector;
   if (is_dense(attention) && !config_->options.observe) return nullptr;
-  auto cache = shared_.caches.get(selector, config_->generation, attention,
-                                  shared_.real.ggml_nbytes(attention.cache));
+  auto cache = shared_.caches.get([&] { return selector_for(attention); }, config_->generation,
+                                  attention, shared_.real.ggml_nbytes(attention.cache));
   if (config_->options.huge_pages && !cache->in_huge_pages) {
     cache->in_huge_pages = true;
     const ggml_tensor* values = attention.node->src[2];
@@ -108,6 +107,26 @@ std::shared_ptr<Cache> GraphRun::cache_for(const Attention& attention) {
     cache->data.totals = std::make_unique<AttentionTotals>(cache->shape, cache->n_cells());
   }
   return cache;
+}
+
+// The method for a layer whose codes are made anew: with the trained weights of its model, which is
+// told by the norm before the attention.
+std::shared_ptr<const Selector> GraphRun::selector_for(const Attention& attention) const {
+  const Options& options = config_->options;
+  const std::string name = "blk." + std::to_string(attention.layer) + ".attn_norm.weight";
+  HataOptions hata = config_->hata;
+  for (const ggml_tensor* node : nodes_) {
+    const ggml_tensor* norm = node->src[1];
+    if (norm == nullptr || name != norm->name) continue;
+    if (!shared_.real.ggml_backend_buffer_is_host(norm->buffer)) break;
+    const std::string_view bytes(static_cast<const char*>(norm->data),
+                                 shared_.real.ggml_nbytes(norm));
+    const ModelWeights model = shared_.models.of(name, bytes, options.weights == kAutoWeights);
+    hata.model = model.fingerprint;
+    if (hata.weights == nullptr) hata.weights = model.weights;
+    break;
+  }
+  return make_selector(options.method, hata);
 }
 
 void GraphRun::take_over() {

@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "ggml/caches.h"
 #include "ggml/gate.h"
+#include "ggml/models.h"
 #include "ggml/options.h"
 #include "ggml/reasons.h"
 #include "methods/prefill.h"
@@ -18,6 +20,7 @@ namespace hata::host {
 /// The options in force, and what is made from them. Immutable; a change makes a new one.
 struct Config {
   Options options;
+  HataOptions hata;                          ///< of the options, with the weights that they name
   std::shared_ptr<const Selector> selector;  ///< nullptr: hands off
   uint64_t generation = 0;                   ///< changes where stores must be made anew
 };
@@ -33,6 +36,7 @@ struct Shared {
   const Real& real;
   const Ops& ops;
   Caches& caches;
+  Models& models;
   Reasons& reasons;
   const InspectorCall& inspector;
   const InspectorCall& prefill_inspector;
@@ -77,13 +81,14 @@ class GraphRun {
     std::vector<Step> steps;       ///< [stream]
   };
 
-  void find_attention(ggml_tensor** nodes, int n_nodes);
+  void find_attention();
   void take_over();
   bool is_prefill(const Attention& attention) const;
   bool is_dense(const Attention& attention) const;
   Reason in_the_way(const Candidate& candidate) const;
   Reason qualifies(ggml_tensor* node, Attention& attention) const;
   std::shared_ptr<Cache> cache_for(const Attention& attention);
+  std::shared_ptr<const Selector> selector_for(const Attention& attention) const;
   Task& next_task();
   void prepare(Task& task);
   void run_prefill(const Task& task, const Step& step, const Worker& worker);
@@ -98,6 +103,7 @@ class GraphRun {
   Prefill prefill_;
   TeamState team_;
   Verifier verifier_;
+  std::span<ggml_tensor* const> nodes_;  // of the graph at hand
   std::vector<Candidate> candidates_;
   std::deque<Task> tasks_;  // the first n_tasks_ are in use
   size_t n_tasks_ = 0;

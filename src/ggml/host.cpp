@@ -7,6 +7,7 @@
 #include "ggml/log.h"
 #include "ggml/stats.h"
 #include "hata/simd.h"
+#include "weights/weights_file.h"
 
 namespace hata::host {
 namespace {
@@ -16,7 +17,7 @@ constexpr int kStaleLines = 10;  // so many graphs with stale codes are reported
 /// The options that decide what a store holds.
 bool same_store(const Options& a, const Options& b) {
   return a.method == b.method && a.hata.rbit == b.hata.rbit && a.hata.seed == b.hata.seed &&
-         a.hata.lengths == b.hata.lengths && a.hata.weights == b.hata.weights;
+         a.hata.lengths == b.hata.lengths && a.weights == b.weights;
 }
 
 /// The CPU of the loaded ggml; its backends may have to be loaded first.
@@ -64,7 +65,11 @@ void Host::set_config(const Options& options) {
   auto config = std::make_shared<Config>();
   config->options = options;
   if (!options.hands_off()) {
-    config->selector = make_selector(options.method, options.hata);
+    config->hata = options.hata;
+    if (options.weights != kAutoWeights && options.weights != "off") {
+      config->hata.weights = weights::shared_weights(options.weights);
+    }
+    config->selector = make_selector(options.method, config->hata);
     simd_level();  // throws where HATA_SIMD asks too much: better here than in a step
   }
   if (config_ != nullptr) {
@@ -204,6 +209,7 @@ std::unique_ptr<GraphRun> Host::take_run(const Gate& gate,
   return std::make_unique<GraphRun>(config, Shared{.real = *gate.real,
                                                    .ops = gate.ops,
                                                    .caches = caches_,
+                                                   .models = models_,
                                                    .reasons = reasons_,
                                                    .inspector = inspector_,
                                                    .prefill_inspector = prefill_inspector_});
@@ -232,8 +238,7 @@ void Host::plan_compute() {
 }
 
 void Host::model_opened(const char* path) {
-  const std::lock_guard lock(mutex_);
-  if (std::find(models_.begin(), models_.end(), path) == models_.end()) models_.push_back(path);
+  if (path != nullptr) models_.opened(path);
 }
 
 // --- statistics -------------------------------------------------------------------------------
@@ -248,7 +253,8 @@ Stats Host::stats() {
   const std::lock_guard lock(mutex_);
   s.options = config_->options;
   s.totals = totals_;
-  s.models = models_;
+  s.models = models_.paths();
+  s.weights = models_.weights_in_use();
   return s;
 }
 

@@ -12,6 +12,7 @@
 #include "ggml/caches.h"
 #include "ggml/gate.h"
 #include "ggml/graph_run.h"
+#include "ggml/models.h"
 #include "ggml/options.h"
 #include "ggml/reasons.h"
 #include "ggml/stats.h"
@@ -68,7 +69,7 @@ class Host {
   std::vector<std::unique_ptr<GraphRun>> idle_runs_;
   Totals totals_;
   int stale_lines_ = 0;
-  std::vector<std::string> models_;
+  Models models_;
   std::atomic<uint64_t> next_graph_{1};
 
   std::mutex gate_mutex_;

@@ -67,6 +67,7 @@ constexpr Key kKeys[] = {
      }},
     {"lengths",
      [](Options& o, auto key, auto value) { o.hata.lengths = parse_switch(key, value); }},
+    {"weights", [](Options& o, auto, auto value) { o.weights = value; }},
     {"rbit", [](Options& o, auto key, auto value) { o.hata.rbit = parse_rbit(key, value); }},
     {"seed",
      [](Options& o, auto key, auto value) {
@@ -100,13 +101,19 @@ void set_option(Options& options, std::string_view word) {
 
 }  // namespace
 
+// Words are parted by blanks; a backslash takes the next character as it is.
 Options parse_options(std::string_view text) {
-  constexpr std::string_view kBlanks = " \t\n";
   Options options;
-  for (size_t at = text.find_first_not_of(kBlanks); at != std::string_view::npos;) {
-    const size_t end = std::min(text.find_first_of(kBlanks, at), text.size());
-    set_option(options, text.substr(at, end - at));
-    at = text.find_first_not_of(kBlanks, end);
+  std::string word;
+  for (size_t at = 0; at <= text.size(); ++at) {
+    const bool end = at == text.size() || text[at] == ' ' || text[at] == '\t' || text[at] == '\n';
+    if (!end) {
+      if (text[at] == '\\' && at + 1 < text.size()) ++at;
+      word += text[at];
+    } else if (!word.empty()) {
+      set_option(options, word);
+      word.clear();
+    }
   }
   return options;
 }

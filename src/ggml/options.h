@@ -9,9 +9,12 @@
 
 namespace hata::host {
 
+inline constexpr const char* kAutoWeights = "auto";  ///< those that lie beside the model
+
 struct Options {
   std::string method = "hata";  ///< a selector's name, or "ggml": hands off
   HataOptions hata;
+  std::string weights = kAutoWeights;  ///< or "off", or a file
   SparseRule rule;
   int64_t dense_layers = 2;
   int64_t max_rows = 8;

@@ -57,6 +57,12 @@ void for_each_reason(const Reasons& reasons, Fn&& fn) {
   }
 }
 
+std::string json_list(const std::vector<std::string>& texts) {
+  std::string list;
+  for (const std::string& text : texts) list += (list.empty() ? "" : ", ") + json_text(text);
+  return "[" + list + "]";
+}
+
 std::string percent(int64_t part, int64_t whole) {
   char text[32];
   std::snprintf(text, sizeof(text), "%.2f%%",
@@ -96,10 +102,6 @@ std::string to_json(const Stats& s) {
       .number("unseen_changes", v.unseen)
       .number("stale", v.stale);
   for_each_reason(*s.reasons, [&](const std::string& name, int64_t n) { left.number(name, n); });
-  std::string models;
-  for (const std::string& path : s.models) {
-    models += (models.empty() ? "" : ", ") + json_text(path);
-  }
   return all.flag("at_work", s.at_work)
       .text("why_off", s.why_off)
       .text("method", s.options.method)
@@ -120,7 +122,8 @@ std::string to_json(const Stats& s) {
       .number("peak_code_bytes", static_cast<int64_t>(s.peak_code_bytes))
       .raw("verify", verify.done())
       .raw("left_to_ggml", left.done())
-      .raw("models", "[" + models + "]")
+      .raw("models", json_list(s.models))
+      .raw("weights", json_list(s.weights))
       .done();
 }
 
@@ -147,6 +150,7 @@ std::string to_text(const Stats& s) {
   for_each_reason(*s.reasons, [&](const std::string& name, int64_t n) {
     left += (left.empty() ? "; left to ggml: " : ", ") + name + " " + std::to_string(n);
   });
+  for (const std::string& path : s.weights) left += "; trained codes of " + path;
   text += left;
   if (s.options.verify) {
     text += "\nhata: verify: " + std::to_string(v.steps) + " sparse steps checked, " +

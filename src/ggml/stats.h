@@ -32,6 +32,7 @@ struct Stats {
   size_t peak_code_bytes = 0;  ///< at most so far
   const Reasons* reasons = nullptr;
   std::vector<std::string> models;
+  std::vector<std::string> weights;  ///< found beside models
 };
 
 std::string to_json(const Stats& stats);

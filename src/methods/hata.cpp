@@ -15,6 +15,7 @@
 #include "methods/rerank.h"
 #include "methods/sizes.h"
 #include "methods/stopwatch.h"
+#include "weights/weights_file.h"
 
 namespace hata {
 namespace {
@@ -34,16 +35,15 @@ struct HataScratch final : Selector::Scratch {
 };
 
 // What keeps a layer's weights from being used; empty: nothing.
-std::string misfit(const LayerWeights& weights, const HeadShape& shape, int rbit) {
+std::string misfit(const LayerWeights& weights, const HeadShape& shape) {
   const Projection& p = weights.projection;
-  const int64_t size = int64_t{shape.n_kv_heads} * shape.head_dim * rbit;
+  const int64_t size = int64_t{shape.n_kv_heads} * shape.head_dim * p.rbit;
   const struct {
     const char* field;
     int64_t is, want;
   } fields[] = {
       {"the number of KV heads", p.n_heads, shape.n_kv_heads},
       {"head_dim", p.head_dim, shape.head_dim},
-      {"rbit", p.rbit, rbit},
       {"the number of weights", std::ssize(p.weights), size},
       {"the number of mean lengths", std::ssize(weights.mean_lengths),
        weights.mean_lengths.empty() ? 0 : shape.n_kv_heads},
@@ -67,11 +67,16 @@ class Hata final : public Selector {
 
   std::string why_dense(int layer, const HeadShape& shape) const override {
     const auto weights = trained(layer);
-    const std::string why = weights == nullptr ? "" : misfit(*weights, shape, options_.rbit);
+    if (weights == nullptr) return {};
+    const Weights& all = *options_.weights;
+    std::string why = misfit(*weights, shape);
+    if (!why.empty()) why = "layer " + std::to_string(layer) + ": " + why;
+    if (!options_.model.empty() && all.fingerprint != options_.model) {
+      why = "fingerprint: " + all.fingerprint + ": the model's is " + options_.model;
+    }
     if (why.empty()) return {};
-    const std::string& path = options_.weights->path;
-    return (path.empty() ? "trained weights" : path) + ": layer " + std::to_string(layer) + ": " +
-           why + "; train weights for this model (hata train), or leave them out";
+    return (all.path.empty() ? "trained weights" : all.path) + ": " + why +
+           "; train weights for this model (hata train), or leave them out (weights=off)";
   }
 
   std::unique_ptr<KeyStore> make_store(int layer, const HeadShape& shape,
@@ -237,13 +242,23 @@ class Hata final : public Selector {
   int64_t rerank_;  // candidates that are ranked again by their keys; 0: none
 };
 
-// The defaults, with what the spec names. Only the method "hata" knows lengths, and "random" knows
-// no weights.
+// The trained weights that the spec names. The paper's rule takes no weights of another objective,
+// unless they are named.
+std::shared_ptr<const Weights> weights_of(const Spec& spec, const HataOptions& options) {
+  const std::string_view name = Spec::name_of(spec.text());
+  const std::string_view given = spec.value("weights");
+  if (name == "random" || given == "off") return nullptr;
+  if (given != "auto") return weights::shared_weights(std::string(given));
+  const bool fits =
+      name != "hata-paper" || options.weights == nullptr || options.weights->objective == "paper";
+  return fits ? options.weights : nullptr;
+}
+
+// The defaults, with what the spec names. Only the method "hata" knows lengths.
 HataOptions options_of(const Spec& spec, HataOptions options) {
   const auto given = [&](std::string_view key) { return !spec.value(key).empty(); };
-  const std::string_view name = Spec::name_of(spec.text());
-  if (name != "hata") options.lengths = false;
-  if (name == "random") options.weights = nullptr;
+  if (Spec::name_of(spec.text()) != "hata") options.lengths = false;
+  options.weights = weights_of(spec, options);
   if (given("lengths")) options.lengths = spec.on("lengths");
   if (given("rbit")) options.rbit = static_cast<int>(spec.integer("rbit", 64, 256));
   if (given("seed")) options.seed = static_cast<uint64_t>(spec.integer("seed", 0, INT64_MAX));

@@ -24,20 +24,30 @@ constexpr const char* kSinkHelp = "first tokens always kept, inside the budget";
 constexpr const char* kRecentHelp =
     "last tokens always kept, inside the budget; k/4: a part of it; -1: min(32, k/2)";
 
+constexpr const char* kRbitHelp = "bits of a random code: 64, 128 or 256";
+constexpr const char* kSeedHelp = "of the random projection";
+constexpr const char* kRerankHelp = "this many candidates are ranked again by their keys; 0: none";
+
 constexpr MethodParam kHataParams[] = {
     {"sink", "", kSinkHelp},
     {"recent", "", kRecentHelp},
     {"lengths", "", "key lengths in the score"},
-    {"rbit", "", "bits of a code: 64, 128 or 256"},
-    {"seed", "", "of the random projection"},
-    {"rerank", "0", "this many candidates are ranked again by their keys; 0: none"},
+    {"weights", "auto", "trained codes: those of the model, off (random), or a file"},
+    {"rbit", "", kRbitHelp},
+    {"seed", "", kSeedHelp},
+    {"rerank", "0", kRerankHelp},
 };
 constexpr MethodParam kPaperParams[] = {
     {"sink", "0", kSinkHelp},
     {"recent", "0", kRecentHelp},
-    {"rbit", "", "bits of a code: 64, 128 or 256"},
-    {"seed", "", "of the random projection"},
-    {"rerank", "0", "this many candidates are ranked again by their keys; 0: none"},
+    {"weights", "auto", "trained codes: the model's by the paper's objective, off, or a file"},
+    {"rbit", "", kRbitHelp},
+    {"seed", "", kSeedHelp},
+    {"rerank", "0", kRerankHelp},
+};
+constexpr MethodParam kRandomParams[] = {
+    {"sink", "0", kSinkHelp}, {"recent", "0", kRecentHelp}, {"rbit", "", kRbitHelp},
+    {"seed", "", kSeedHelp},  {"rerank", "0", kRerankHelp},
 };
 constexpr MethodParam kWindowParams[] = {
     {"sink", "0", kSinkHelp},
@@ -90,7 +100,7 @@ constexpr Entry kMethods[] = {
     {{"hata-paper", "the paper's rule: summed Hamming distance alone (without weights: random)",
       kPaperParams},
      make_hata},
-    {{"random", "summed Hamming distance of random codes: the floor", kPaperParams}, make_hata},
+    {{"random", "summed Hamming distance of random codes: the floor", kRandomParams}, make_hata},
     {{"exact-logit", "top-k by q.k summed over the group", kWindowParams},
      [](const Spec& spec, const HataOptions&) { return make_exact_logit(spec); }},
     {{"exact-prob", "top-k by probability summed over the group: the ceiling", kWindowParams},

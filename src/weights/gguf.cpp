@@ -333,4 +333,13 @@ const GgufArray* GgufFile::array(const std::string& key) const {
 
 GgufFile read_gguf(const std::string& path) { return Reader(path).read(); }
 
+std::string tensor_bytes(const GgufFile& file, const GgufTensor& tensor) {
+  std::string bytes(tensor.bytes.value_or(0), '\0');
+  std::ifstream in(file.path, std::ios::binary);
+  in.seekg(static_cast<std::streamoff>(tensor.offset));
+  in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  if (!in) throw Error(file.path + ": tensor '" + tensor.name + "': cannot be read");
+  return bytes;
+}
+
 }  // namespace hata::weights

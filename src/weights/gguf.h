@@ -46,4 +46,7 @@ struct GgufFile {
 /// Throws Error on a file that is missing, unreadable, truncated or malformed.
 GgufFile read_gguf(const std::string& path);
 
+/// The bytes of one of its tensors. Throws Error where the file has changed or cannot be read.
+std::string tensor_bytes(const GgufFile& file, const GgufTensor& tensor);
+
 }  // namespace hata::weights

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <mutex>
 
 #include "core/f16.h"
 #include "core/hash.h"
@@ -18,15 +20,6 @@ namespace fs = std::filesystem;
 constexpr uint32_t kVersion = 1;
 constexpr uint32_t kTensorF32 = 0, kTensorF16 = 1;
 constexpr const char* kRetrain = "; train it again (hata train), or leave it out";
-
-std::string tensor_bytes(const GgufFile& file, const GgufTensor& tensor) {
-  std::string bytes(tensor.bytes.value_or(0), '\0');
-  std::ifstream in(file.path, std::ios::binary);
-  in.seekg(static_cast<std::streamoff>(tensor.offset));
-  in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  if (!in) throw Error(file.path + ": tensor '" + tensor.name + "': cannot be read");
-  return bytes;
-}
 
 std::vector<float> tensor_floats(const GgufFile& file, const GgufTensor& tensor) {
   const auto fail = [&](const std::string& why) {
@@ -101,10 +94,10 @@ class WeightsReader {
   void read_provenance() {
     Provenance& p = out_.provenance;
     p.architecture = need_text("general.architecture");
-    p.fingerprint = need_text("adapter.hata.fingerprint");
+    out_.weights.fingerprint = need_text("adapter.hata.fingerprint");
     p.base_name = file_.text("general.base_model.0.name").value_or("");
     p.dataset = file_.text("general.dataset.0.name").value_or("");
-    p.objective = file_.text("adapter.hata.objective").value_or("");
+    out_.weights.objective = file_.text("adapter.hata.objective").value_or("");
     p.quality = file_.text("adapter.hata.quality").value_or("");
     const auto number = [&](const char* key) {
       return static_cast<uint32_t>(file_.integer(key).value_or(0));
@@ -192,8 +185,8 @@ void put_metadata(GgufWriter& out, const WeightsFile& file) {
   out.put("adapter.hata.rbit", static_cast<uint32_t>(file.rbit));
   out.put("adapter.hata.head_dim",
           static_cast<uint32_t>(file.weights.layers.begin()->second.projection.head_dim));
-  out.put("adapter.hata.fingerprint", p.fingerprint);
-  out.put("adapter.hata.objective", p.objective);
+  out.put("adapter.hata.fingerprint", file.weights.fingerprint);
+  out.put("adapter.hata.objective", file.weights.objective);
   out.put("adapter.hata.rows", p.rows);
   out.put("adapter.hata.row_tokens", p.row_tokens);
   out.put("adapter.hata.steps", p.steps);
@@ -217,16 +210,21 @@ std::vector<float> rows_of(const Projection& p) {
 
 }  // namespace
 
-std::string model_fingerprint(const GgufFile& model) {
+std::vector<const GgufTensor*> attention_norms(const GgufFile& model) {
   std::vector<const GgufTensor*> norms;
   for (const GgufTensor& tensor : model.tensors) {
     if (tensor.name.starts_with("blk.") && tensor.name.ends_with(".attn_norm.weight")) {
       norms.push_back(&tensor);
     }
   }
-  if (norms.empty()) return "";
   std::sort(norms.begin(), norms.end(),
             [](const GgufTensor* a, const GgufTensor* b) { return a->name < b->name; });
+  return norms;
+}
+
+std::string model_fingerprint(const GgufFile& model) {
+  const auto norms = attention_norms(model);
+  if (norms.empty()) return "";
   uint64_t hash = fnv1a("");
   for (const GgufTensor* tensor : norms) {
     hash = fnv1a(tensor_bytes(model, *tensor), fnv1a(tensor->name, hash));
@@ -235,6 +233,25 @@ std::string model_fingerprint(const GgufFile& model) {
 }
 
 WeightsFile read_weights(const std::string& path) { return WeightsReader(path).read(); }
+
+std::shared_ptr<const Weights> shared_weights(const std::string& path) {
+  struct InUse {
+    std::weak_ptr<const Weights> weights;
+    fs::file_time_type changed;
+  };
+  static std::mutex mutex;
+  static std::map<std::string, InUse> files;
+  const std::lock_guard lock(mutex);
+  std::error_code error;  // where it cannot be read, read_weights says so
+  const fs::file_time_type changed = fs::last_write_time(path, error);
+  InUse& file = files[path];
+  auto weights = file.changed == changed ? file.weights.lock() : nullptr;
+  if (weights == nullptr) {
+    weights = std::make_shared<const Weights>(read_weights(path).weights);
+    file = {weights, changed};
+  }
+  return weights;
+}
 
 void write_weights(const std::string& path, const WeightsFile& file) {
   GgufWriter out;
@@ -249,33 +266,36 @@ void write_weights(const std::string& path, const WeightsFile& file) {
   out.write(path);
 }
 
-std::string find_weights(const std::string& model_path, std::vector<std::string>& refused) {
+namespace {
+
+// A weights file serves all quantisations of a model: hata-NAME.gguf for NAME-q8_0.gguf, too.
+bool may_be_weights_of(const fs::path& model, const fs::path& file) {
+  const std::string name = file.filename().string(), stem = model.stem().string();
+  if (!name.starts_with("hata-") || file.extension() != ".gguf") return false;
+  const std::string base = file.stem().string().substr(5);
+  return base.starts_with(stem) || stem.starts_with(base);
+}
+
+}  // namespace
+
+std::string find_weights(const std::string& model_path, const std::string& fingerprint,
+                         std::vector<std::string>& refused) {
   const fs::path model(model_path);
-  const fs::path folder = model.has_parent_path() ? model.parent_path() : ".";
-  std::string stem = model.stem().string();
   std::vector<std::string> candidates;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("hata-") && name.ends_with(".gguf") &&
-        entry.path().filename() != model.filename()) {
-      const std::string base = name.substr(5, name.size() - 10);
-      // A weights file serves all quantisations of a model: hata-NAME.gguf for NAME-q8_0.gguf too.
-      if (base.starts_with(stem) || stem.starts_with(base))
-        candidates.push_back(entry.path().string());
-    }
+  std::error_code error;  // a folder that cannot be listed has none
+  for (const auto& entry :
+       fs::directory_iterator(model.has_parent_path() ? model.parent_path() : ".", error)) {
+    if (may_be_weights_of(model, entry.path())) candidates.push_back(entry.path().string());
   }
-  if (candidates.empty()) return "";
   std::sort(candidates.begin(), candidates.end());
-  const std::string fingerprint = model_fingerprint(read_gguf(model_path));
   for (const std::string& path : candidates) {
     try {
       const GgufFile file = read_gguf(path);
       if (file.text("adapter.type").value_or("") != "hata") continue;
-      if (file.text("adapter.hata.fingerprint").value_or("") == fingerprint) return path;
-      refused.push_back(path + " is of another model (its fingerprint is " +
-                        file.text("adapter.hata.fingerprint").value_or("missing") +
-                        ", the model's " + fingerprint + ")");
+      const std::string theirs = file.text("adapter.hata.fingerprint").value_or("missing");
+      if (theirs == fingerprint) return path;
+      refused.push_back(path + ": fingerprint: " + theirs + ": the model's is " + fingerprint +
+                        "; train weights for this model (hata train)");
     } catch (const Error& problem) {
       refused.push_back(problem.what());
     }

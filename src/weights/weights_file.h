@@ -6,6 +6,7 @@
 //   blk.N.attn_hash_k.mean_length  f32 [n_kv_heads]
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,10 +18,8 @@ namespace hata::weights {
 /// What says where the weights came from.
 struct Provenance {
   std::string architecture;
-  std::string base_name;    ///< general.name of the model
-  std::string fingerprint;  ///< of the model
-  std::string dataset;      ///< what the rows were made of
-  std::string objective;
+  std::string base_name;  ///< general.name of the model
+  std::string dataset;    ///< what the rows were made of
   uint32_t rows = 0;
   uint32_t row_tokens = 0;
   uint32_t steps = 0;
@@ -35,18 +34,25 @@ struct WeightsFile {
   int rbit = 0;
 };
 
-/// Identifies a model by its blk.*.attn_norm.weight tensors, which no tool repacks: hexadecimal.
-/// Empty where it has none. Throws Error where the file cannot be read.
+/// Its blk.*.attn_norm.weight tensors, by name.
+std::vector<const GgufTensor*> attention_norms(const GgufFile& model);
+
+/// Identifies a model by those, which no tool repacks: hexadecimal. Empty where it has none. Throws
+/// Error where the file cannot be read.
 std::string model_fingerprint(const GgufFile& model);
 
 /// Throws Error naming file, field, value and the way out; every field and number is checked.
 WeightsFile read_weights(const std::string& path);
 
+/// The same, read once while somebody uses it and the file does not change. Any thread.
+std::shared_ptr<const Weights> shared_weights(const std::string& path);
+
 /// The file is whole or not there.
 void write_weights(const std::string& path, const WeightsFile& file);
 
-/// Weights of this model beside it: hata-<its file's name>*.gguf with its fingerprint; empty where
-/// there are none. Files that look like it but are of another model are reported in `refused`.
-std::string find_weights(const std::string& model_path, std::vector<std::string>& refused);
+/// The weights file beside a model: hata-<its file's name>*.gguf with its fingerprint; empty where
+/// there is none. What looks like one and is none, or is another model's, goes to `refused`.
+std::string find_weights(const std::string& model_path, const std::string& fingerprint,
+                         std::vector<std::string>& refused);
 
 }  // namespace hata::weights

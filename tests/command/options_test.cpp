@@ -29,12 +29,12 @@ TEST(Options, Defaults) {
 TEST(Options, TellTheHost) {
   EXPECT_EQ(host_options(parse({})),
             "method=hata budget=512 dense-layers=2 min-ctx=1024 sink=1 recent=-1 lengths=on "
-            "seed=1 rbit=128 prefill=on huge-pages=on");
+            "weights=auto seed=1 rbit=128 prefill=on huge-pages=on");
   EXPECT_EQ(host_options(parse({"--method", "hata-paper", "--budget", "1.56%", "--dense-layers",
                                 "0", "--min-ctx", "0", "--sink", "4", "--recent", "16", "--lengths",
                                 "off", "--seed", "7", "--rbit", "64"})),
             "method=hata-paper budget=1.56% dense-layers=0 min-ctx=0 sink=4 recent=16 lengths=off "
-            "seed=7 rbit=64 prefill=on huge-pages=on");
+            "weights=auto seed=7 rbit=64 prefill=on huge-pages=on");
   EXPECT_EQ(host_options(parse({"--method", "ggml", "--budget", "7"})), "method=ggml");
 }
 

@@ -65,5 +65,66 @@ TEST_F(TrainCommand, TextsThatAreTooShort) {
             std::string::npos);
 }
 
+// A run of the model beside which weights may lie; blanks in the names are no trouble.
+class WeightsCommand : public TrainCommand {
+ protected:
+  WeightsCommand() {
+    fs::create_symlink(HATA_MODEL, file("some model.gguf"));
+    std::string text;
+    for (int i = 0; i < 30; ++i) text += "the old house by the river had a number of rooms . ";
+    put("text.txt", text);
+  }
+
+  Result run(const std::string& more) {
+    return hata("run -m '" + file("some model.gguf") + "' -f " + file("text.txt") +
+                " -c 1024 -n 3 --min-ctx 64 --budget 32 --dense-layers 0 --json " + more);
+  }
+  static nlohmann::json weights_of(const Result& run) {
+    return nlohmann::json::parse(run.out).at("stats").at("weights");
+  }
+
+  static constexpr const char* kBeside = "hata-some model-x.gguf";
+};
+
+TEST_F(WeightsCommand, AreFoundBesideTheirModel) {
+  ASSERT_EQ(train("made.gguf").status, 0);
+  fs::rename(file("made.gguf"), file(kBeside));
+  const Result found = run("");
+  ASSERT_EQ(found.status, 0) << found.err;
+  EXPECT_EQ(weights_of(found), nlohmann::json::array({file(kBeside)}));
+  const Result off = run("--weights off");
+  ASSERT_EQ(off.status, 0) << off.err;
+  EXPECT_EQ(weights_of(off), nlohmann::json::array());
+  const auto answer = [](const Result& r) { return nlohmann::json::parse(r.out).at("text"); };
+  for (const std::string option : {"--weights '", "--method 'hata:weights="}) {
+    const Result given = run(option + file(kBeside) + "'");
+    ASSERT_EQ(given.status, 0) << given.err;
+    EXPECT_EQ(answer(given), answer(found));
+  }
+}
+
+TEST_F(WeightsCommand, OfAnotherModelAreRefused) {
+  ASSERT_EQ(train("made.gguf").status, 0);
+  std::string other = bytes("made.gguf");
+  const std::string key = "adapter.hata.fingerprint";
+  char& digit = other[other.find(key) + key.size() + 4 + 8];  // behind type and length
+  digit = digit == '0' ? '1' : '0';
+  const std::string cut = bytes("made.gguf").substr(0, 5000);
+  const std::pair<std::string, std::string> files[] = {{other, "fingerprint"}, {cut, "truncated"}};
+  for (const auto& [content, why] : files) {
+    put(kBeside, content);
+    const Result found = run("");
+    EXPECT_EQ(found.status, 0) << found.err;
+    EXPECT_EQ(weights_of(found), nlohmann::json::array());
+    EXPECT_NE(found.err.find(kBeside), std::string::npos) << found.err;
+    EXPECT_NE(found.err.find(why), std::string::npos) << found.err;
+    const Result given = run("--weights '" + file(kBeside) + "'");
+    EXPECT_NE(given.status, 0);
+    EXPECT_NE(given.err.find(kBeside), std::string::npos) << given.err;
+    EXPECT_NE(given.err.find(why), std::string::npos) << given.err;
+  }
+  EXPECT_NE(run("--weights /no/such.gguf").err.find("/no/such.gguf"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace hata::cli

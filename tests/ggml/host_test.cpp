@@ -272,13 +272,16 @@ TEST(Host, ALayerThatTheWeightsDoNotFitStaysDense) {
     weights->layers[3].projection = random_projection(1, 3, fits ? 2 : 4, 64, 128);
     auto config = std::make_shared<Config>();
     config->options = parse_options(kSparse);
-    config->selector = make_selector("hata", {.weights = weights});
+    config->hata.weights = weights;
+    config->selector = make_selector("hata", config->hata);
     Caches caches;
+    Models models;
     Reasons reasons;
     const InspectorCall nobody;
     GraphRun run(config, {.real = *first_real(),
                           .ops = test_ops(),
                           .caches = caches,
+                          .models = models,
                           .reasons = reasons,
                           .inspector = nobody,
                           .prefill_inspector = nobody});

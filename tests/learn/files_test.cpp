@@ -22,7 +22,7 @@ weights::WeightsFile some_weights() {
   file.rbit = 64;
   file.provenance.architecture = "llama";
   file.provenance.base_name = "tiny";
-  file.provenance.fingerprint = "0123456789abcdef";
+  file.weights.fingerprint = "0123456789abcdef";
   file.provenance.quality = "{}";
   for (const int layer : {0, 3}) {
     file.weights.layers[layer] = {random_projection(7, layer, 2, 128, 64), {4.5f, 6.0f}};
@@ -87,7 +87,7 @@ TEST_F(WeightsFiles, ComeBackAsTheyWere) {
   weights::write_weights(file("w.gguf"), out);
   const weights::WeightsFile in = weights::read_weights(file("w.gguf"));
   EXPECT_EQ(in.rbit, 64);
-  EXPECT_EQ(in.provenance.fingerprint, out.provenance.fingerprint);
+  EXPECT_EQ(in.weights.fingerprint, out.weights.fingerprint);
   ASSERT_EQ(in.weights.layers.size(), 2u);
   for (const auto& [layer, w] : out.weights.layers) {
     EXPECT_EQ(in.weights.layers.at(layer).projection.weights, w.projection.weights);

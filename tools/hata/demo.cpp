@@ -146,6 +146,7 @@ Json summary_json(const eval::Tokenizer& tokenizer, const eval::Sample& document
 void run(const Options& options) {
   const eval::Model model = open_model(options.model);
   check_dense_layers(options.method.dense_layers, model.n_layers(), model.path());
+  check_weights(options.method.weights, model.path());
   const eval::LlamaTokenizer tokenizer(model.vocab());
   const eval::Sample document = eval::make_mixed_document(tokenizer, kTasks, options.n_ctx,
                                                           options.per_task, options.document_seed);

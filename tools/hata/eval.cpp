@@ -26,6 +26,7 @@ struct Options {
   std::vector<Budget> budgets = {Budget::parse("1.56%")};
   std::vector<int> dense_layers = {2};
   int64_t min_ctx = 1024;
+  std::string weights = "auto";
   eval::RunOptions run;
   std::string states;
   double states_gb = 4;
@@ -94,7 +95,8 @@ eval::RunOptions run_options(const Options& options) {
   run.tasks = eval::expand_tasks(run.tasks.empty() ? std::vector<std::string>{"words"} : run.tasks);
   run.contexts = options.contexts;
   run.settings = eval::make_settings(eval::expand_methods(options.methods), options.budgets,
-                                     options.dense_layers, options.min_ctx);
+                                     options.dense_layers,
+                                     {.min_ctx = options.min_ctx, .weights = options.weights});
   return run;
 }
 
@@ -146,6 +148,7 @@ void run(const Options& options) {
   for (const int dense_layers : options.dense_layers) {
     check_dense_layers(dense_layers, model.n_layers(), model.path());
   }
+  check_weights(options.weights, model.path());
   const eval::RunOptions run = run_options(options);
   if (!options.export_to.empty()) return export_tasks(options, model, run);
   run_tasks(options, model, run);
@@ -197,6 +200,7 @@ void add_what(CLI::App& app, Options& options) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   add_min_ctx(app, options.min_ctx);
+  add_weights(app, options.weights);
 }
 
 void add_how(CLI::App& app, Options& options) {

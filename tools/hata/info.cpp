@@ -172,9 +172,9 @@ Json weights_json(const weights::WeightsFile& file) {
   json["kind"] = "weights";
   json["architecture"] = p.architecture;
   json["base_model"] = p.base_name;
-  json["fingerprint"] = p.fingerprint;
+  json["fingerprint"] = file.weights.fingerprint;
   json["rbit"] = file.rbit;
-  json["objective"] = p.objective;
+  json["objective"] = file.weights.objective;
   json["dataset"] = p.dataset;
   json["rows"] = p.rows;
   json["row_tokens"] = p.row_tokens;
@@ -204,10 +204,10 @@ void print_quality(const char* title, const Json& by_method) {
 void print_weights(const weights::WeightsFile& file) {
   const weights::Provenance& p = file.provenance;
   print("{}\n  HATA weights for {} ({}, fingerprint {}): {} layers, {} bits a code\n",
-        file.weights.path, p.base_name, p.architecture, p.fingerprint, file.weights.layers.size(),
-        file.rbit);
-  print("  trained by {} on {} documents of {} tokens, {} steps, seed {}: {}\n", p.objective,
-        p.rows, p.row_tokens, p.steps, p.seed, p.dataset);
+        file.weights.path, p.base_name, p.architecture, file.weights.fingerprint,
+        file.weights.layers.size(), file.rbit);
+  print("  trained by {} on {} documents of {} tokens, {} steps, seed {}: {}\n",
+        file.weights.objective, p.rows, p.row_tokens, p.steps, p.seed, p.dataset);
   print("  loss {:.4f} at first, {:.4f} at last\n", p.first_loss, p.last_loss);
   const Json quality = Json::parse(p.quality, nullptr, false);
   if (!quality.is_object()) return;

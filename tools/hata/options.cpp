@@ -5,8 +5,10 @@
 
 #include <algorithm>
 
+#include "core/words.h"
 #include "hata/types.h"
 #include "output.h"
+#include "weights/weights_file.h"
 
 namespace hata::cli {
 namespace {
@@ -19,6 +21,17 @@ void checked(const std::string& option, Fn&& fn) {
   } catch (const Error& error) {
     throw CLI::ValidationError(option, error.what());
   }
+}
+
+// The same for CLI::App's checks: they name the option.
+template <class Fn>
+std::string problem(Fn&& fn) {
+  try {
+    fn();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
 }
 
 void check_method(const std::string& name) { (void)make_selector(name, HataOptions{}); }
@@ -63,6 +76,18 @@ void add_huge_pages(CLI::App& app, bool& huge_pages) {
       ->default_str("on");
 }
 
+void add_weights(CLI::App& app, std::string& weights) {
+  app.add_option(
+         "--weights", weights,
+         "trained codes: auto (a file beside the model, hata-<its name>*.gguf), off (random "
+         "codes), or a file")
+      ->check([](const std::string& given) {
+        if (given == "auto" || given == "off") return std::string();
+        return problem([&] { (void)weights::shared_weights(given); });
+      })
+      ->capture_default_str();
+}
+
 void add_rbit(CLI::App& app, int& rbit) {
   app.add_option("--rbit", rbit, "bits of a code: 64, 128 or 256")
       ->check(CLI::IsMember({64, 128, 256}))
@@ -99,8 +124,7 @@ void add_method_options(CLI::App& app, MethodOptions& options) {
   app.add_option("--method", options.method,
                  "a method and its parameters, as in quest:page=32; or ggml (hands off)")
       ->check([](const std::string& name) {
-        if (name != "ggml") checked("--method", [&] { check_method(name); });
-        return std::string();
+        return name == "ggml" ? std::string() : problem([&] { check_method(name); });
       })
       ->capture_default_str();
   add_budget(app, options.budget);
@@ -108,6 +132,7 @@ void add_method_options(CLI::App& app, MethodOptions& options) {
   add_min_ctx(app, options.min_ctx);
   add_prefill(app, options.prefill);
   add_huge_pages(app, options.huge_pages);
+  add_weights(app, options.weights);
   add_hata_options(app, options.hata);
 }
 
@@ -155,27 +180,38 @@ void add_methods(CLI::App& app, std::vector<std::string>& methods) {
                  "ggml, dense, hata, quest:page=32, ... (a comma list); --help-methods lists them")
       ->delimiter(',')
       ->check([](const std::string& name) {
-        if (name != "ggml") checked("--method", [&] { check_method(name); });
-        return std::string();
+        return name == "ggml" ? std::string() : problem([&] { check_method(name); });
       })
       ->capture_default_str();
 }
 
 std::string host_options(const MethodOptions& options) {
   if (options.method == "ggml") return "method=ggml";
+  const auto on = [](bool value) { return value ? "on" : "off"; };
   const HataOptions& hata = options.hata;
   return fmt::format(
-      "method={} budget={} dense-layers={} min-ctx={} sink={} recent={} lengths={} seed={} rbit={} "
-      "prefill={} huge-pages={}",
-      options.method, options.budget.text(), options.dense_layers, options.min_ctx, hata.sink,
-      hata.recent, hata.lengths ? "on" : "off", hata.seed, hata.rbit,
-      options.prefill ? "on" : "off", options.huge_pages ? "on" : "off");
+      "method={} budget={} dense-layers={} min-ctx={} sink={} recent={} lengths={} weights={} "
+      "seed={} rbit={} prefill={} huge-pages={}",
+      as_word(options.method), options.budget.text(), options.dense_layers, options.min_ctx,
+      hata.sink, hata.recent, on(hata.lengths), as_word(options.weights), hata.seed, hata.rbit,
+      on(options.prefill), on(options.huge_pages));
 }
 
 void check_dense_layers(int dense_layers, int n_layers, const std::string& model) {
   if (dense_layers <= n_layers) return;
   throw Error(fmt::format("--dense-layers {}: {} has {} layers; give 0 to {}", dense_layers, model,
                           n_layers, n_layers));
+}
+
+void check_weights(const std::string& weights, const std::string& model) {
+  if (weights == "auto" || weights == "off") return;
+  const std::string theirs = weights::shared_weights(weights)->fingerprint;
+  const std::string ours = weights::model_fingerprint(weights::read_gguf(model));
+  if (theirs == ours) return;
+  throw Error(fmt::format(
+      "--weights {}: made for another model: its fingerprint is {}, that of {} is {}; train some "
+      "for this model (hata train), or leave the option out",
+      weights, theirs, model, ours.empty() ? "none" : ours));
 }
 
 int default_threads() {

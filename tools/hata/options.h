@@ -14,6 +14,7 @@ namespace hata::cli {
 struct MethodOptions {
   std::string method = "hata";
   HataOptions hata = {};
+  std::string weights = "auto";  ///< those beside the model; or "off", or a file
   Budget budget = {};
   int dense_layers = 2;
   int64_t min_ctx = 1024;
@@ -27,11 +28,12 @@ void add_dense_layers(CLI::App& app, int& dense_layers);
 void add_min_ctx(CLI::App& app, int64_t& min_ctx);
 void add_prefill(CLI::App& app, bool& prefill);
 void add_huge_pages(CLI::App& app, bool& huge_pages);
+void add_weights(CLI::App& app, std::string& weights);
 void add_rbit(CLI::App& app, int& rbit);
 void add_cache_type(CLI::App& app, std::string& type);
 /// --sink, --recent, --lengths, --seed, --rbit
 void add_hata_options(CLI::App& app, HataOptions& options);
-/// --method, --budget, --dense-layers, --min-ctx, --prefill, --huge-pages and those of
+/// --method, --budget, --dense-layers, --min-ctx, --prefill, --huge-pages, --weights and those of
 /// add_hata_options.
 void add_method_options(CLI::App& app, MethodOptions& options);
 /// -o, --output FORMAT (md, csv, json, jsonl) and --json.
@@ -48,6 +50,9 @@ std::string host_options(const MethodOptions& options);
 
 /// Throws Error where --dense-layers is beyond the model's layers.
 void check_dense_layers(int dense_layers, int n_layers, const std::string& model);
+
+/// Throws Error where --weights names a file that was made for another model.
+void check_weights(const std::string& weights, const std::string& model);
 
 /// The cores that -t takes by default: all that this process may run on.
 int default_threads();

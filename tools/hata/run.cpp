@@ -38,6 +38,7 @@ void run(const Options& options) {
   if (text.empty()) throw Error("the prompt is empty; give -p TEXT or -f FILE (- for stdin)");
   const eval::Model model = open_model(options.model);
   check_dense_layers(options.method.dense_layers, model.n_layers(), model.path());
+  check_weights(options.method.weights, model.path());
   configure_host(host_options(options.method));
 
   const auto tokens = eval::prompt_tokens(model.vocab(), text);

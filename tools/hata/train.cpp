@@ -255,9 +255,7 @@ class Train {
     weights::Provenance p;
     p.architecture = shape_.architecture;
     p.base_name = shape_.name;
-    p.fingerprint = weights::model_fingerprint(header_);
     p.dataset = documents_.description();
-    p.objective = options_.train.objective;
     p.rows = static_cast<uint32_t>(documents_.size() - options_.held_out);
     p.row_tokens = static_cast<uint32_t>(options_.n_ctx);
     p.steps = static_cast<uint32_t>(options_.train.steps);
@@ -273,6 +271,8 @@ class Train {
     weights::WeightsFile file;
     file.rbit = options_.train.rbit;
     file.provenance = provenance(heads);
+    file.weights.fingerprint = weights::model_fingerprint(header_);
+    file.weights.objective = options_.train.objective;
     std::map<int, std::vector<const learn::TrainedHead*>> by_layer;
     std::vector<const learn::TrainedHead*> all;
     for (const learn::TrainedHead& head : heads) {
