@@ -68,7 +68,7 @@ TEST(Selectors, SpecErrorsNameTheWayOut) {
       {"magicpig:l=1", "from 2"},
       {"hata:lengths=maybe", "on or off"},
       {"hata:rbit=100", "64, 128 or 256"},
-      {"hata-paper:lengths=on", "there are sink, recent, rbit, seed, rerank"},
+      {"hata-paper:lengths=on", "there are sink, recent, weights, rbit, seed, rerank"},
       {"dense:page=3", "it has none"},
       {"snapkv:pool=0", "from 1"},
       {"exact", "exact-logit"},
