@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
+#include "hata/dense_layers.h"
 #include "hata/selector.h"
+#include "hata/weights.h"
 
 namespace hata {
 namespace {
@@ -37,6 +39,72 @@ TEST(Budget, RefusesWhatIsNoBudget) {
       EXPECT_NE(std::string(error.what()).find("512"), std::string::npos) << "names the way out";
     }
   }
+}
+
+TEST(Budget, AutoHasAMost) {
+  const Budget budget = Budget::parse("auto:0.99");
+  EXPECT_EQ(budget.mass, 0.99);
+  EXPECT_EQ(budget.of(8000), 1000) << "one key in eight";
+  EXPECT_EQ(budget.text(), "auto:0.99:12.5%");
+  EXPECT_EQ(Budget::parse("auto:0.9:512").of(8000), 512);
+  for (const char* text : {"auto:0.99:12.5%", "auto:0.9:512"}) {
+    EXPECT_EQ(Budget::parse(text).text(), text);
+  }
+  for (const char* text : {"auto", "auto:", "auto:0", "auto:1", "auto:x", "auto:0.9:", "auto:0.9:0",
+                           "auto:0.9:7:8"}) {
+    EXPECT_THROW(Budget::parse(text), Error) << text;
+  }
+}
+
+TEST(Budget, AutoFollowsTheMeasuredNeeds) {
+  // Two heads; the first needs few keys, the second never keeps 0.99.
+  const KeptMass kept{.n_keys = 8000,
+                      .budgets = {64, 128, 256, 512},
+                      .mass = {0.90f, 0.98f, 1.0f, 1.0f, 0.50f, 0.60f, 0.70f, 0.80f}};
+  EXPECT_EQ(kept.needed(0, 0.85), 64) << "less was not measured";
+  EXPECT_EQ(kept.needed(0, 0.98f), 128);
+  EXPECT_EQ(kept.needed(0, 0.99), 182) << "half-way from 128 to 256, by the logarithm";
+  EXPECT_EQ(kept.needed(1, 0.99), 512);
+  const Budget budget = Budget::parse("auto:0.99");
+  EXPECT_EQ(budget.of(8000, kept, 0), 182);
+  EXPECT_EQ(budget.of(16000, kept, 0), 364) << "needs grow with the context";
+  EXPECT_EQ(budget.of(2000, kept, 0), 182);
+  EXPECT_EQ(budget.of(2000, kept, 1), 250) << "never more than the most";
+  EXPECT_EQ(Budget::parse("auto:0.5").of(8000, kept, 0), 64);
+}
+
+TEST(DenseLayers, ReadWhatTheyWrite) {
+  for (const char* text : {"0", "2", "auto", "0+5+7", "1+3"}) {
+    EXPECT_EQ(DenseLayers::parse(text).text(), text);
+  }
+  for (const char* text : {"", "-1", "x", "2+", "+2", "1+x", "1,2", "Auto", "2 "}) {
+    try {
+      DenseLayers::parse(text);
+      ADD_FAILURE() << "accepted '" << text << "'";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("auto"), std::string::npos);
+    }
+  }
+}
+
+TEST(DenseLayers, SayWhichLayersAreDense) {
+  const auto dense = [](const char* text, const Weights* weights) {
+    std::string layers;
+    for (int layer = 0; layer < 6; ++layer) {
+      if (DenseLayers::parse(text).has(layer, weights)) layers += std::to_string(layer);
+    }
+    return layers;
+  };
+  Weights weights;
+  EXPECT_EQ(dense("2", &weights), "01");
+  EXPECT_EQ(dense("1+3+5", &weights), "035");
+  EXPECT_EQ(dense("auto", nullptr), "01");
+  EXPECT_EQ(dense("auto", &weights), "01") << "these do not say";
+  weights.dense_layers = {{4}};
+  EXPECT_EQ(dense("auto", &weights), "4");
+  EXPECT_EQ(dense("2", &weights), "01");
+  weights.dense_layers->clear();
+  EXPECT_EQ(dense("auto", &weights), "");
 }
 
 TEST(Selectors, UnknownNameListsAll) {

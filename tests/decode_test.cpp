@@ -219,6 +219,11 @@ TEST_F(DecodeTest, WeightsOfAnotherShapeStayDense) {
       {{random_projection(1, 0, 2, 128, 128), {}}, "head_dim is 128, not 64"},
       {{short_one, {}}, "the number of weights is 16383, not 16384"},
       {{random_projection(1, 0, 2, 64, 128), {4.0f}}, "the number of mean lengths is 1, not 2"},
+      {{.projection = random_projection(1, 0, 2, 64, 128),
+        .queries = random_projection(1, 0, 1, 64, 128)},
+       "the number of query weights is 8192, not 16384"},
+      {{.projection = random_projection(1, 0, 2, 64, 128), .key_means = {1.0f}},
+       "the number of elements of the mean keys is 1, not 128"},
   };
   for (const auto& [weights, why] : misfits) {
     const auto selector = make_selector("hata", with(weights));
@@ -237,6 +242,74 @@ TEST_F(DecodeTest, WeightsOfAnotherShapeStayDense) {
     cache.use(*make_selector("hata", {}), 0, kShape);
     EXPECT_EQ(cache.why_dense, "");
     EXPECT_NE(cache.store, nullptr);
+  }
+}
+
+// Keys are encoded relative to their mean, queries by their own projection: the same choice as from
+// keys that are centred beforehand, and queries that are turned.
+TEST_F(DecodeTest, CentredKeysAndAProjectionOfTheQueries) {
+  constexpr HeadShape kShape{8, 2, 64};
+  LayerWeights weights{.projection = random_projection(5, 0, 2, 64, 128),
+                       .mean_lengths = {8.0f, 9.0f},
+                       .queries = random_projection(6, 0, 2, 64, 128)};
+  for (int i = 0; i < 128; ++i) weights.key_means.push_back(0.5f * static_cast<float>(i % 7 - 3));
+  const auto selector = make_selector("hata:sink=0:recent=0", with(weights));
+  Problem problem(kShape, 640, 1, 3);
+  LayerCache cache(*selector, 0, kShape, 640);
+  Decoder decoder(selector);
+  run(decoder, problem, &cache, rule("50"), 2);
+  const Step step = problem.step();
+  const auto& store = static_cast<const CodeStore&>(*cache.store);
+  for (int head = 0; head < 2; ++head) {
+    std::vector<uint64_t> keys(640 * 2), queries(4 * 2);
+    std::vector<float> centred(64);
+    for (int64_t cell = 0; cell < 640; ++cell) {
+      for (int i = 0; i < 64; ++i) {
+        centred[static_cast<size_t>(i)] =
+            reference::element(step.keys.row(cell, head), DType::f16, i) -
+            weights.key_means[static_cast<size_t>(head * 64 + i)];
+      }
+      reference::encode(weights.projection.head(head), 64, 128, centred.data(), DType::f32, 256, 1,
+                        keys.data() + cell * 2);
+      ASSERT_TRUE(store.matches(step.keys, cell));
+    }
+    ASSERT_TRUE(std::equal(keys.begin(), keys.end(), store.codes(head, 0)));
+    reference::encode(weights.queries.head(head), 64, 128, step.rows[0].query(head * 4), DType::f32,
+                      256, 4, queries.data());
+    std::vector<int16_t> scores(640);
+    reference::score(queries.data(), 4, 128, keys.data(), store.lengths(head, 0), 640,
+                     scores.data());
+    const auto want = reference::select(scores.data(), problem.valid(0).data(), 640, 50);
+    const auto got = decoder.selection().cells(0, head);
+    EXPECT_EQ(std::vector(got.begin(), got.end()), want);
+  }
+}
+
+TEST_F(DecodeTest, BudgetsFollowTheNeedsOfEachHead) {
+  constexpr HeadShape kShape{8, 2, 64};
+  LayerWeights weights{.projection = random_projection(5, 0, 2, 64, 128),
+                       .mean_lengths = {8.0f, 9.0f}};
+  weights.kept_mass = std::make_shared<KeptMass>(
+      KeptMass{2000, {64, 256}, {0.99f, 1.0f, 0.5f, 0.99f}});
+  const auto selector = make_selector("hata", with(weights));
+  Problem problem(kShape, 1024, 1, 3);
+  LayerCache cache(*selector, 0, kShape, 1024);
+  Decoder decoder(selector);
+  run(decoder, problem, &cache, rule("auto:0.99:50%"), 2);
+  EXPECT_EQ(decoder.plans()[0].budget, 256);
+  EXPECT_EQ(decoder.counters().keys_attended, (64 + 256) / 2);
+  for (int head = 0; head < 2; ++head) {
+    const auto cells = decoder.selection().cells(0, head);
+    const std::vector<int32_t> chosen(cells.begin(), cells.end());
+    EXPECT_EQ(std::ssize(chosen), head == 0 ? 64 : 256);
+    problem.expect_output(0, head, &chosen);
+
+    // Each head has what a budget of its own would give it.
+    LayerCache alone(*selector, 0, kShape, 1024);
+    Decoder fixed(selector);
+    run(fixed, problem, &alone, rule(head == 0 ? "64" : "256"), 2);
+    const auto same = fixed.selection().cells(0, head);
+    EXPECT_EQ(std::vector(same.begin(), same.end()), chosen);
   }
 }
 

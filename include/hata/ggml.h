@@ -8,8 +8,11 @@
  *
  *   method=hata          a method and its parameters, as in quest:page=32 (docs/methods.md lists
  *                        them; dense: our exact attention), or ggml (hands off)
- *   budget=512           keys a row attends to: a number, or a part of its valid keys (1.56%)
- *   dense-layers=2       the first layers attend to all keys
+ *   budget=512           keys a row attends to: a number, a part of its valid keys (1.56%), or
+ *                        auto:0.99, as many as keep so much of the attention, by trained weights
+ *                        (auto:0.99:1024: at most 1024; by default at most 12.5 %)
+ *   dense-layers=2       layers that attend to all keys: so many of the first ones, with + further
+ *                        ones (0+5+7: layers 5 and 7), or auto: those that trained weights name
  *   min-ctx=1024         rows with fewer valid keys attend to all of them
  *   sink=1 recent=-1     first and last tokens always kept, inside the budget; recent=-1 is
  *                        min(32, budget / 2)
@@ -19,13 +22,14 @@
  *   rbit=128 seed=1      bits of a random code, and the seed of the random projection
  *   max-rows=8           batches with more rows of one sequence stream are prefill: all keys
  *   prefill=on           our dense attention for them, too; off: they are left to ggml
- *   huge-pages=on        a cache that a sparse step reads is moved to huge pages first, if the
- * kernel has some observe=off          sum what the rows of a prefill look at: methods that evict
- * (h2o, snapkv) need it, and it about doubles the attention of a prefill verify=off           check
- * every code at every sparse step (slow) stats=off            print statistics at exit and on
- * SIGUSR1 quiet=off            no notes on what stays dense, and why probe=off preloaded: run the
- * self-test instead of the program, print its result and exit (0 passed, 1 failed, 2 the program
- * has not loaded ggml by then)
+ *   huge-pages=on        a cache that a sparse step reads is moved to huge pages first
+ *   observe=off          sum what the rows of a prefill look at: methods that evict (h2o, snapkv)
+ *                        need it, and it about doubles the attention of a prefill
+ *   verify=off           check every code at every sparse step (slow)
+ *   stats=off            print statistics at exit and on SIGUSR1
+ *   quiet=off            no notes on what stays dense, and why
+ *   probe=off            preloaded: run the self-test instead of the program, print its result and
+ *                        exit (0 passed, 1 failed, 2 the program has not loaded ggml by then)
  */
 #ifndef HATA_GGML_H
 #define HATA_GGML_H

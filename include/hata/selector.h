@@ -16,17 +16,27 @@
 
 namespace hata {
 
+struct KeptMass;
+
 /// How many keys a row may attend to, forced ones counted in.
 struct Budget {
   int64_t tokens = 512;  ///< used where share is 0
   double share = 0.0;    ///< part of the row's valid keys, 0 < share <= 1
   int64_t floor = 0;     ///< never fewer than this
+  /// Not 0: the attention to be kept; each KV head gets as many keys as training found it to need,
+  /// and never more than the above.
+  double mass = 0.0;
 
-  int64_t of(int64_t n_valid) const;
-  std::string text() const;  ///< "512", "1.56%"
+  int64_t of(int64_t n_valid) const;  ///< with mass: the most that a head may get
+  /// Of one KV head, with mass. Needs grow with the context beyond what they were measured on.
+  int64_t of(int64_t n_valid, const KeptMass& kept, int head) const;
+  std::string text() const;  ///< "512", "1.56%", "auto:0.99:1024", "auto:0.99:12.5%"
 
-  /// "512" or "1.56%". Throws Error on anything else: 0, negative, "abc", above 100 %.
+  /// "512", "1.56%", "auto:0.99" (at most kAutoShare of the keys) or "auto:0.99:MOST" with a most
+  /// like the first two. Throws Error on anything else: 0, negative, "abc", above 100 %.
   static Budget parse(std::string_view text);
+  static constexpr double kAutoShare = 0.125;
+  static constexpr int64_t kAutoFloor = 64;  ///< twice the default window
 };
 
 /// One query row: q of head h starts at q + h * q_head_stride (floats), out likewise.
@@ -56,6 +66,11 @@ struct RowPlan {
   std::span<const uint64_t> valid;  ///< bit per cell of the view, n_kv rounded up to 64
   int64_t n_valid = 0;
   int64_t budget = 0;  ///< keys to choose; 0: attend to all valid keys
+  std::span<const int64_t> head_budgets = {};  ///< [n_kv_heads] none above budget; empty: all alike
+
+  int64_t budget_of(int head) const {
+    return head_budgets.empty() ? budget : head_budgets[static_cast<size_t>(head)];
+  }
 };
 
 /// The chosen cells of each row and KV head, ascending, as cells of the view; and, from methods
@@ -136,6 +151,9 @@ class Selector {
   /// Why it cannot choose among the keys of this layer; empty where it can.
   virtual std::string why_dense(int /*layer*/, const HeadShape&) const { return {}; }
 
+  /// What trained weights say of a layer's needs; nullptr: nothing.
+  virtual std::shared_ptr<const KeptMass> kept_mass(int /*layer*/) const { return nullptr; }
+
   /// What it keeps for a layer of `n_cells` cells (that it can serve); nullptr where it keeps
   /// nothing.
   virtual std::unique_ptr<KeyStore> make_store(int layer, const HeadShape& shape,
@@ -169,6 +187,7 @@ struct LayerCache {
   CellIndex index;
   std::unique_ptr<KeyStore> store;
   std::string why_dense;                    ///< not empty: the method cannot serve this layer
+  std::shared_ptr<const KeptMass> kept_mass;  ///< for a Budget with mass
   std::unique_ptr<AttentionTotals> totals;  ///< where prefills are observed
 };
 

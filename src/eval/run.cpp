@@ -223,7 +223,7 @@ Json settings_json(const RunOptions& options, const Model& model, uint64_t finge
     settings.push_back({{"id", s.id()},
                         {"method", s.method},
                         {"budget", sparse ? Json(s.budget.text()) : Json()},
-                        {"dense_layers", sparse ? Json(s.dense_layers) : Json()}});
+                        {"dense_layers", sparse ? dense_layers_json(s.dense_layers) : Json()}});
   }
   return {{"model", model.name()},
           {"model_fingerprint", hexadecimal(fingerprint)},

@@ -85,7 +85,7 @@ struct TaskOptions {
 };
 
 /// A task known by name:
-///   needle, multi-key, ...     in the model's own words (tasks.h)
+///   needle, multi-key, ...     in the model's own words (tasks.h); long-question, long-session
 ///   niah_single_1, vt, ...     RULER's text form (ruler.h)
 ///   jsonl:FILE                 the user's own samples (jsonl.h); lengths are the file's
 ///   text:FILE                  plain text, compared with dense attention (text.h)
@@ -93,8 +93,8 @@ struct TaskOptions {
 std::unique_ptr<TaskSource> open_task(const Tokenizer& tokenizer, const std::string& name,
                                       const TaskOptions& options);
 
-/// Names without the groups in them, each once: `words` is all in the model's words, `ruler` all of
-/// RULER's. Throws Error as open_task does, but opens no file.
+/// Names without the groups in them, each once: `words` is all in the model's words (but for the
+/// long ones), `long` those, `ruler` all of RULER's. Throws Error as open_task does, but opens no file.
 std::vector<std::string> expand_tasks(const std::vector<std::string>& names);
 
 /// "NAME  what it asks" for --help: one pair a task, the groups and the two kinds of files last.

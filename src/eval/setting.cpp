@@ -8,14 +8,19 @@ namespace hata::eval {
 
 std::string Setting::id() const {
   if (reads_every_key()) return method;
-  return method + " " + budget.text() + " +" + std::to_string(dense_layers);
+  return method + " " + budget.text() + " +" + dense_layers.text();
 }
 
 std::string Setting::host_options() const {
   if (method == "ggml") return "method=ggml";
   return "method=" + as_word(method) + " budget=" + budget.text() +
-         " dense-layers=" + std::to_string(dense_layers) + " min-ctx=" + std::to_string(min_ctx) +
+         " dense-layers=" + dense_layers.text() + " min-ctx=" + std::to_string(min_ctx) +
          " weights=" + as_word(weights);
+}
+
+Json dense_layers_json(const DenseLayers& layers) {
+  if (layers.is_number()) return layers.first;
+  return layers.text();
 }
 
 namespace {
@@ -50,7 +55,7 @@ std::vector<std::string> expand_methods(const std::vector<std::string>& names) {
 
 std::vector<Setting> make_settings(const std::vector<std::string>& methods,
                                    const std::vector<Budget>& budgets,
-                                   const std::vector<int>& dense_layers, const Setting& base) {
+                                   const std::vector<DenseLayers>& dense_layers, const Setting& base) {
   std::vector<Setting> settings = {base};
   settings.front().method = "dense";
   const auto add = [&](const Setting& setting) {
@@ -66,7 +71,7 @@ std::vector<Setting> make_settings(const std::vector<std::string>& methods,
       add(setting);
       continue;
     }
-    for (const int layers : dense_layers) {
+    for (const DenseLayers& layers : dense_layers) {
       for (const Budget& budget : budgets) {
         setting.dense_layers = layers;
         setting.budget = budget;

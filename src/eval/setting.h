@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "eval/json.h"
+#include "hata/dense_layers.h"
 #include "hata/selector.h"
 
 namespace hata::eval {
@@ -12,7 +14,7 @@ namespace hata::eval {
 struct Setting {
   std::string method = {};  ///< a spec (hata/selector.h), or "ggml": the host's hands off
   Budget budget = {};       ///< of sparse methods
-  int dense_layers = 0;     ///< of sparse methods
+  DenseLayers dense_layers = {.first = 0};  ///< of sparse methods
   int64_t min_ctx = 1024;
   std::string weights = "auto";  ///< or "off", or a file (include/hata/ggml.h)
 
@@ -25,6 +27,9 @@ struct Setting {
   std::string host_options() const;
 };
 
+/// A number where the text is one.
+Json dense_layers_json(const DenseLayers& layers);
+
 /// Names without the groups in them: `all`, every method as it is published, and `windowed`, every
 /// method that has no window of HATA's with one. Throws Error as make_selector does.
 std::vector<std::string> expand_methods(const std::vector<std::string>& names);
@@ -33,6 +38,6 @@ std::vector<std::string> expand_methods(const std::vector<std::string>& names);
 /// every key has no budget and comes once. `base` gives what all share.
 std::vector<Setting> make_settings(const std::vector<std::string>& methods,
                                    const std::vector<Budget>& budgets,
-                                   const std::vector<int>& dense_layers, const Setting& base);
+                                   const std::vector<DenseLayers>& dense_layers, const Setting& base);
 
 }  // namespace hata::eval

@@ -61,7 +61,7 @@ std::unique_ptr<TaskSource> open_task(const Tokenizer& tokenizer, const std::str
                                       const TaskOptions& options) {
   if (const auto path = file_of(kJsonl, name)) return open_jsonl(tokenizer, *path);
   if (const auto path = file_of(kText, name)) return open_text(tokenizer, *path, options);
-  if (lists(word_task_help(), name)) {
+  if (lists(word_task_help(), name) || lists(long_task_help(), name)) {
     return std::make_unique<Generated>(tokenizer, name, options, make_document);
   }
   if (lists(ruler_task_help(), name)) {
@@ -81,10 +81,12 @@ std::vector<std::string> expand_tasks(const std::vector<std::string>& names) {
   for (const std::string& name : names) {
     if (name == "words") {
       add_all(word_task_help());
+    } else if (name == "long") {
+      add_all(long_task_help());
     } else if (name == "ruler") {
       add_all(ruler_task_help());
-    } else if (lists(word_task_help(), name) || lists(ruler_task_help(), name) ||
-               file_of(kJsonl, name) || file_of(kText, name)) {
+    } else if (lists(word_task_help(), name) || lists(long_task_help(), name) ||
+               lists(ruler_task_help(), name) || file_of(kJsonl, name) || file_of(kText, name)) {
       add(name);
     } else {
       reject(name);
@@ -95,8 +97,10 @@ std::vector<std::string> expand_tasks(const std::vector<std::string>& names) {
 
 std::vector<TaskHelp> task_help() {
   std::vector<TaskHelp> help = word_task_help();
+  for (const TaskHelp& task : long_task_help()) help.push_back(task);
   for (const TaskHelp& task : ruler_task_help()) help.push_back(task);
-  help.insert(help.end(), {{"words", "all tasks in the bundled model's words"},
+  help.insert(help.end(), {{"words", "all tasks in the bundled model's words, but for the long ones"},
+                           {"long", "the two with long questions"},
                            {"ruler", "all tasks in RULER's text form"},
                            {"jsonl:FILE", "your own: one JSON object a line"},
                            {"text:FILE", "plain text, compared with dense attention"}});

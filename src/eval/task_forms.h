@@ -29,6 +29,8 @@ struct ListTask {
 };
 
 std::span<const FactTask> fact_tasks();
+/// Those whose questions are hundreds of tokens long: slow, and asked by name.
+std::span<const FactTask> long_tasks();
 std::span<const ListTask> list_tasks();
 
 }  // namespace hata::eval

@@ -17,7 +17,9 @@ const Form* find(std::span<const Form> forms, const std::string& name) {
 
 [[noreturn]] void reject(const std::string& name) {
   std::string known;
-  for (const std::string& task : task_names()) known += (known.empty() ? "" : ", ") + task;
+  for (const auto& tasks : {word_task_help(), long_task_help()}) {
+    for (const TaskHelp& task : tasks) known += (known.empty() ? "" : ", ") + task.name;
+  }
   throw Error("task '" + name + "' is unknown; there are " + known);
 }
 
@@ -36,6 +38,12 @@ std::vector<TaskHelp> word_task_help() {
   return help;
 }
 
+std::vector<TaskHelp> long_task_help() {
+  std::vector<TaskHelp> help;
+  for (const FactTask& task : long_tasks()) help.push_back({task.name, task.help});
+  return help;
+}
+
 std::vector<std::string> task_names() {
   std::vector<std::string> names;
   for (const TaskHelp& task : word_task_help()) names.push_back(task.name);
@@ -46,7 +54,9 @@ Sample make_document(const Tokenizer& tokenizer, const std::string& name, int64_
                      int n_questions, uint64_t seed) {
   Author author(tokenizer, seed);
   Hay hay = Hay::noise;
-  if (const FactTask* task = find(fact_tasks(), name)) {
+  const FactTask* task = find(fact_tasks(), name);
+  if (task == nullptr) task = find(long_tasks(), name);
+  if (task != nullptr) {
     write_facts(author, *task, n_tokens, n_questions);
     hay = task->hay;
   } else if (const ListTask* list = find(list_tasks(), name)) {

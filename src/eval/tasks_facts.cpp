@@ -9,6 +9,8 @@ constexpr int kHops = 4;     // of a trace
 constexpr int kValues = 4;   // of a multi-value key
 constexpr int kQueried = 4;  // keys of a multi-query
 constexpr int kPassageWords = 16;
+constexpr int kPremiseLines = 5, kPremiseWords = 40;  // before a long question
+constexpr int kAnsweredBefore = 40;                   // questions of a long session
 
 // Pairs of words; `hard`: from few words, so that many pairs share one.
 std::vector<std::string> word_pairs(Author& author, int n, bool hard) {
@@ -144,6 +146,48 @@ void write_passages(Author& author, int n, int asked) {
   }
 }
 
+// Text of no use, then the question: its words lie far behind what a window of recent keys holds.
+void write_long_questions(Author& author, int n, int asked) {
+  const auto keys = word_pairs(author, n, false);
+  for (int i = 0; i < n; ++i) {
+    const std::string value = author.number(2);
+    const FactId fact = author.fact(number_fact(keys[i], value));
+    if (i >= asked) continue;
+    std::string premise;
+    for (int line = 0; line < kPremiseLines; ++line) {
+      premise += "The" + author.words_in_a_row(kPremiseWords) + ".\n";
+    }
+    author.question("long-question",
+                    {{premise + "Q: special number for" + keys[i] + "?\nA: ", false},
+                     {value, true},
+                     {"\n", false}},
+                    {fact});
+  }
+}
+
+// Many questions with their answers, then the one that is asked.
+void write_long_sessions(Author& author, int n, int asked) {
+  const auto keys = word_pairs(author, n, false);
+  const auto question = [&](size_t i) { return "Q: special number for" + keys[i] + "?\nA: "; };
+  std::vector<std::string> values;
+  std::vector<FactId> facts;
+  for (const std::string& key : keys) {
+    values.push_back(author.number(2));
+    facts.push_back(author.fact(number_fact(key, values.back())));
+  }
+  for (size_t i = 0; i < static_cast<size_t>(asked); ++i) {
+    std::string before;
+    for (size_t answered = 0; answered < static_cast<size_t>(kAnsweredBefore);) {
+      const size_t other = author.random().below(keys.size());
+      if (other == i) continue;
+      before += question(other) + values[other] + "\n";
+      ++answered;
+    }
+    author.question("long-session",
+                    {{before + question(i), false}, {values[i], true}, {"\n", false}}, {facts[i]});
+  }
+}
+
 int all(int full, int) { return full; }
 int as_asked(int, int asked) { return asked; }
 int some(int full, int asked) { return std::max(asked, std::min(64, full / 3)); }
@@ -183,8 +227,16 @@ const FactTask kFactTasks[] = {
      [](int full, int) { return std::min(full, 400); }, write_passages},
 };
 
+const FactTask kLongTasks[] = {
+    {"long-question", "multi-key after 200 tokens of text that belong to the question", Hay::text,
+     sample_number, some, write_long_questions},
+    {"long-session", "multi-key after 40 other questions with their answers (600 tokens)",
+     Hay::text, sample_number, some, write_long_sessions},
+};
+
 }  // namespace
 
 std::span<const FactTask> fact_tasks() { return kFactTasks; }
+std::span<const FactTask> long_tasks() { return kLongTasks; }
 
 }  // namespace hata::eval

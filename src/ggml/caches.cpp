@@ -4,7 +4,7 @@
 
 namespace hata::host {
 
-Cache::Cache(const Selector& selector, const Attention& a, Range range, uint64_t made_in)
+Cache::Cache(const LayerMethod& method, const Attention& a, Range range, uint64_t made_in)
     : keys(range),
       row_bytes(a.cache->nb[1]),
       head_bytes(a.node->src[1]->nb[2]),
@@ -12,8 +12,9 @@ Cache::Cache(const Selector& selector, const Attention& a, Range range, uint64_t
       layer(a.layer),
       shape(a.shape),
       generation(made_in),
-      data(selector, a.layer, a.shape,
-           (range.end - range.begin) / static_cast<int64_t>(a.cache->nb[1])) {}
+      data(*method.selector, a.layer, a.shape,
+           (range.end - range.begin) / static_cast<int64_t>(a.cache->nb[1])),
+      dense(method.dense) {}
 
 bool Cache::holds_keys_of(const Attention& a, const Range& range) const {
   return keys.begin == range.begin && keys.end == range.end && row_bytes == a.cache->nb[1] &&
@@ -23,13 +24,13 @@ bool Cache::holds_keys_of(const Attention& a, const Range& range) const {
 
 CacheView Cache::view() const { return {keys.begin, DType::f16, row_bytes, head_bytes}; }
 
-std::shared_ptr<Cache> Caches::get(const std::function<std::shared_ptr<const Selector>()>& selector,
-                                   uint64_t generation, const Attention& a, size_t bytes) {
+std::shared_ptr<Cache> Caches::get(const std::function<LayerMethod()>& method, uint64_t generation,
+                                   const Attention& a, size_t bytes) {
   const Range range = Range::of(a.cache->data, bytes);
   const std::lock_guard lock(mutex_);
   const auto at = first_in(range);
   if (at == caches_.end() || !(*at)->holds_keys_of(a, range)) {
-    auto cache = std::make_shared<Cache>(*selector(), a, range, generation);
+    auto cache = std::make_shared<Cache>(method(), a, range, generation);
     forget_in(range);
     caches_.insert(first_in(range), cache);
     update_hull();
@@ -38,7 +39,9 @@ std::shared_ptr<Cache> Caches::get(const std::function<std::shared_ptr<const Sel
   }
   Cache& cache = **at;
   if (cache.generation != generation) {
-    cache.data.use(*selector(), cache.layer, cache.shape);
+    const LayerMethod now = method();
+    cache.data.use(*now.selector, cache.layer, cache.shape);
+    cache.dense = now.dense;
     cache.hashes.reset();
     cache.generation = generation;
   }

@@ -27,10 +27,16 @@ struct Range {
   bool overlaps(const Range& other) const { return begin < other.end && other.begin < end; }
 };
 
+/// What a layer's keys are searched by.
+struct LayerMethod {
+  std::shared_ptr<const Selector> selector;
+  bool dense = false;  ///< the options keep this layer dense
+};
+
 /// The keys of one layer. Codes belong to cells of memory, not to a tensor's pointer: a tensor
 /// elsewhere, or of another form at the same place, is another cache.
 struct Cache {
-  Cache(const Selector& selector, const Attention& a, Range keys, uint64_t generation);
+  Cache(const LayerMethod& method, const Attention& a, Range keys, uint64_t generation);
 
   bool holds_keys_of(const Attention& a, const Range& range) const;
   int64_t n_cells() const { return data.index.n_cells(); }
@@ -47,6 +53,7 @@ struct Cache {
   HeadShape shape;
   uint64_t generation;  ///< of the selector that made data.store
   LayerCache data;
+  bool dense = false;                 ///< the options keep this layer dense
   bool in_huge_pages = false;         ///< it was tried
   std::unique_ptr<KeyHashes> hashes;  ///< with the option verify
 
@@ -64,10 +71,9 @@ class Caches {
   bool empty() const { return empty_.load(std::memory_order_relaxed); }
 
   /// The cache that the node reads, made where it is new, its store made anew where it stems from
-  /// another generation of the options.
-  /// `selector` is asked for a cache whose store is made.
-  std::shared_ptr<Cache> get(const std::function<std::shared_ptr<const Selector>()>& selector,
-                             uint64_t generation, const Attention& a, size_t bytes);
+  /// another generation of the options: `method` is asked for what it is made by.
+  std::shared_ptr<Cache> get(const std::function<LayerMethod()>& method, uint64_t generation,
+                             const Attention& a, size_t bytes);
 
   /// The host wrote these bytes outside a graph.
   void written(const Range& range);

@@ -84,7 +84,7 @@ Reason GraphRun::qualifies(ggml_tensor* node, Attention& attention) const {
 
 std::shared_ptr<Cache> GraphRun::cache_for(const Attention& attention) {
   if (is_dense(attention) && !config_->options.observe) return nullptr;
-  auto cache = shared_.caches.get([&] { return selector_for(attention); }, config_->generation,
+  auto cache = shared_.caches.get([&] { return method_for(attention); }, config_->generation,
                                   attention, shared_.real.ggml_nbytes(attention.cache));
   if (config_->options.huge_pages && !cache->in_huge_pages) {
     cache->in_huge_pages = true;
@@ -111,7 +111,7 @@ std::shared_ptr<Cache> GraphRun::cache_for(const Attention& attention) {
 
 // The method for a layer whose codes are made anew: with the trained weights of its model, which is
 // told by the norm before the attention.
-std::shared_ptr<const Selector> GraphRun::selector_for(const Attention& attention) const {
+LayerMethod GraphRun::method_for(const Attention& attention) const {
   const Options& options = config_->options;
   const std::string name = "blk." + std::to_string(attention.layer) + ".attn_norm.weight";
   HataOptions hata = config_->hata;
@@ -126,7 +126,14 @@ std::shared_ptr<const Selector> GraphRun::selector_for(const Attention& attentio
     if (hata.weights == nullptr) hata.weights = model.weights;
     break;
   }
-  return make_selector(options.method, hata);
+  const bool dense = options.dense_layers.has(attention.layer, hata.weights.get());
+  const LayerMethod method{make_selector(options.method, hata), dense};
+  const bool needs = options.rule.budget.mass > 0.0 && method.selector->sparse() && !dense;
+  if (needs && method.selector->kept_mass(attention.layer) == nullptr) {
+    shared_.reasons.add(Reason::needs);
+    return {make_selector("dense", hata), true};
+  }
+  return dense ? LayerMethod{make_selector("dense", hata), true} : method;
 }
 
 void GraphRun::take_over() {
@@ -150,7 +157,9 @@ bool GraphRun::is_prefill(const Attention& attention) const {
 }
 
 bool GraphRun::is_dense(const Attention& attention) const {
-  return !config_->selector->sparse() || attention.layer < config_->options.dense_layers;
+  const DenseLayers& dense = config_->options.dense_layers;
+  return !config_->selector->sparse() ||
+         (!dense.automatic && dense.has(attention.layer, nullptr));
 }
 
 // A prefill needs no codes, so that nothing else is in its way.
@@ -201,7 +210,8 @@ void GraphRun::run_prefill(const Task& task, const Step& step, const Worker& wor
 }
 
 void GraphRun::run_step(Task& task, const Step& step, const Worker& worker) {
-  Cache* cache = is_dense(task.attention) ? nullptr : task.cache.get();
+  Cache* cache = task.cache.get();
+  if (cache != nullptr && (cache->dense || is_dense(task.attention))) cache = nullptr;
   const bool verify = cache != nullptr && cache->hashes != nullptr;
   if (verify) verifier_.before(step, cache->data.index, worker);
   decoder_.step(step, cache != nullptr ? &cache->data : nullptr, config_->options.rule, worker);

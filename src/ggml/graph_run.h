@@ -88,7 +88,7 @@ class GraphRun {
   Reason in_the_way(const Candidate& candidate) const;
   Reason qualifies(ggml_tensor* node, Attention& attention) const;
   std::shared_ptr<Cache> cache_for(const Attention& attention);
-  std::shared_ptr<const Selector> selector_for(const Attention& attention) const;
+  LayerMethod method_for(const Attention& attention) const;
   Task& next_task();
   void prepare(Task& task);
   void run_prefill(const Task& task, const Step& step, const Worker& worker);

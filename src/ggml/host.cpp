@@ -17,7 +17,9 @@ constexpr int kStaleLines = 10;  // so many graphs with stale codes are reported
 /// The options that decide what a store holds.
 bool same_store(const Options& a, const Options& b) {
   return a.method == b.method && a.hata.rbit == b.hata.rbit && a.hata.seed == b.hata.seed &&
-         a.hata.lengths == b.hata.lengths && a.weights == b.weights;
+         a.hata.lengths == b.hata.lengths && a.weights == b.weights &&
+         a.dense_layers.automatic == b.dense_layers.automatic &&
+         (a.rule.budget.mass > 0.0) == (b.rule.budget.mass > 0.0);
 }
 
 /// The CPU of the loaded ggml; its backends may have to be loaded first.

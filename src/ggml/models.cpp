@@ -48,7 +48,7 @@ void Models::search_weights(Model& model) {
   model.searched = true;
   std::vector<std::string> refused;
   try {
-    const std::string path = weights::find_weights(model.path, model.fingerprint, refused);
+    const std::string path = weights::find_weights(weights::read_gguf(model.path), refused);
     if (!path.empty()) model.weights = weights::shared_weights(path);
   } catch (const Error& error) {
     refused.push_back(error.what());

@@ -56,7 +56,7 @@ constexpr Key kKeys[] = {
     {"method", [](Options& o, auto, auto value) { o.method = parse_method(value); }},
     {"budget", [](Options& o, auto, auto value) { o.rule.budget = Budget::parse(value); }},
     {"dense-layers",
-     [](Options& o, auto key, auto value) { o.dense_layers = parse_int(key, value, 0, 100000); }},
+     [](Options& o, auto, auto value) { o.dense_layers = DenseLayers::parse(value); }},
     {"min-ctx", [](Options& o, auto key,
                    auto value) { o.rule.min_ctx = parse_int(key, value, 0, kMaxCells); }},
     {"sink", [](Options& o, auto key,

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "hata/decode.h"
+#include "hata/dense_layers.h"
 
 namespace hata::host {
 
@@ -16,7 +17,7 @@ struct Options {
   HataOptions hata;
   std::string weights = kAutoWeights;  ///< or "off", or a file
   SparseRule rule;
-  int64_t dense_layers = 2;
+  DenseLayers dense_layers;
   int64_t max_rows = 8;
   bool prefill = true;
   bool huge_pages = true;

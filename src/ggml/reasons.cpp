@@ -32,6 +32,9 @@ constexpr Text kTexts[] = {
      "rows whose prompt was not observed stay dense: this method needs observe=on before the "
      "prompt"},
     {"weights", "layers that the trained weights do not fit stay dense"},
+    {"needs",
+     "budget=auto: layers stay dense whose needs no trained weights tell; train some (hata train), "
+     "or give a number of keys"},
 };
 static_assert(std::size(kTexts) == static_cast<size_t>(Reason::count));
 

@@ -30,6 +30,7 @@ enum class Reason : uint8_t {
   memory,
   unobserved,
   weights,
+  needs,
   count
 };
 

@@ -102,11 +102,16 @@ std::string to_json(const Stats& s) {
       .number("unseen_changes", v.unseen)
       .number("stale", v.stale);
   for_each_reason(*s.reasons, [&](const std::string& name, int64_t n) { left.number(name, n); });
+  const DenseLayers& dense = s.options.dense_layers;
+  if (dense.is_number()) {
+    all.number("dense_layers", dense.first);
+  } else {
+    all.text("dense_layers", dense.text());
+  }
   return all.flag("at_work", s.at_work)
       .text("why_off", s.why_off)
       .text("method", s.options.method)
       .text("budget", s.options.rule.budget.text())
-      .number("dense_layers", s.options.dense_layers)
       .number("min_ctx", s.options.rule.min_ctx)
       .number("sparse_steps", s.totals.sparse_steps)
       .number("dense_steps", s.totals.dense_steps)

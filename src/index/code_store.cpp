@@ -5,6 +5,7 @@
 
 #include "hata/encode.h"
 #include "index/cell_runs.h"
+#include "index/rows.h"
 
 namespace hata {
 namespace {
@@ -52,10 +53,27 @@ bool CodeStore::measure_mean_length(const CacheView& keys, std::span<const int32
   return n > 0;
 }
 
+// Codes of up to kMaxRun cells.
+void CodeStore::encode_keys(const CacheView& keys, int head, int64_t cell, int64_t n,
+                            uint64_t* out) const {
+  const float* w = projection().head(head);
+  const int d = shape_.head_dim, rbit = projection().rbit;
+  if (weights_->key_means.empty()) {
+    encode(w, d, rbit, keys.row(cell, head), keys.type, keys.cell_stride, n, out);
+    return;
+  }
+  const float* mean = weights_->key_means.data() + head * d;
+  std::array<float, kMaxHeadDim> key;
+  for (int64_t i = 0; i < n; ++i) {
+    widen_row(keys, cell + i, head, d, key.data());
+    for (int j = 0; j < d; ++j) key[static_cast<size_t>(j)] -= mean[j];
+    encode(w, d, rbit, key.data(), DType::f32, sizeof(key), 1, out + i * projection().words());
+  }
+}
+
 void CodeStore::encode_run(const CacheView& keys, int head, int64_t cell, int64_t n) {
-  encode(projection().head(head), shape_.head_dim, projection().rbit, keys.row(cell, head),
-         keys.type, keys.cell_stride, n,
-         codes_.as<uint64_t>() + (head * n_cells_ + cell) * projection().words());
+  encode_keys(keys, head, cell, n,
+              codes_.as<uint64_t>() + (head * n_cells_ + cell) * projection().words());
   if (!with_lengths_) return;
   std::array<uint8_t, kMaxRun> run;
   key_lengths(shape_.head_dim, keys.row(cell, head), keys.type, keys.cell_stride, n,
@@ -77,8 +95,7 @@ void CodeStore::update(const CacheView& keys, const CacheView&, std::span<const 
 bool CodeStore::matches(const CacheView& keys, int64_t cell) const {
   for (int head = 0; head < shape_.n_kv_heads; ++head) {
     std::array<uint64_t, kMaxRbit / kCodeWordBits> fresh;
-    encode(projection().head(head), shape_.head_dim, projection().rbit, keys.row(cell, head),
-           keys.type, keys.cell_stride, 1, fresh.data());
+    encode_keys(keys, head, cell, 1, fresh.data());
     if (!std::equal(fresh.begin(), fresh.begin() + projection().words(), codes(head, cell))) {
       return false;
     }

@@ -25,6 +25,7 @@ class CodeStore final : public KeyStore {
   bool matches(const CacheView& keys, int64_t cell) const override;
 
   const Projection& projection() const { return weights_->projection; }
+  const Projection& query_projection() const { return weights_->of_queries(); }
 
   /// Codes of one KV head, [cell][rbit / 64], from this cell on.
   const uint64_t* codes(int head, int64_t cell) const {
@@ -37,6 +38,7 @@ class CodeStore final : public KeyStore {
 
  private:
   bool measure_mean_length(const CacheView& keys, std::span<const int32_t> cells, int head);
+  void encode_keys(const CacheView& keys, int head, int64_t cell, int64_t n, uint64_t* out) const;
   void encode_run(const CacheView& keys, int head, int64_t cell, int64_t n);
 
   std::shared_ptr<const LayerWeights> weights_;

@@ -9,13 +9,13 @@
 
 namespace hata::learn {
 
-void KlObjective::encode(const float* vectors, int64_t n, const Parameters& p, double sharpness,
-                         Codes& out) {
+void KlObjective::encode(const float* vectors, int64_t n, const std::vector<float>& w,
+                         const Parameters& p, double sharpness, Codes& out) {
   out.vectors = vectors;
   out.n = n;
   out.soft.resize(static_cast<size_t>(n * p.rbit));
   out.slope.resize(static_cast<size_t>(n));
-  multiply(n, p.rbit, p.head_dim, {vectors, p.head_dim}, {p.w.data(), p.rbit}, 0.0f,
+  multiply(n, p.rbit, p.head_dim, {vectors, p.head_dim}, {w.data(), p.rbit}, 0.0f,
            out.soft.data());
   for (int64_t i = 0; i < n; ++i) {
     float* x = out.soft.data() + i * p.rbit;
@@ -97,8 +97,8 @@ double KlObjective::evaluate_row(const Row& row, const Parameters& p, double sha
                                  double row_weight, Parameters* gradient) {
   const int64_t n_keys = row.n_keys();
   const int64_t n_vectors = row.n_queries() * row.group;
-  encode(row.keys.data(), n_keys, p, sharpness, keys_);
-  encode(row.queries.data(), n_vectors, p, sharpness, queries_);
+  encode(row.keys.data(), n_keys, p.w, p, sharpness, keys_);
+  encode(row.queries.data(), n_vectors, p.of_queries(), p, sharpness, queries_);
   scale_queries(row, p);
 
   const auto n_logits = static_cast<size_t>(n_vectors * n_keys);
@@ -133,18 +133,19 @@ void KlObjective::backward(const Row& row, const Parameters& p, Parameters& grad
       query_gradient_[static_cast<size_t>(v * p.rbit + j)] *= scale_[static_cast<size_t>(v)];
     }
   }
-  add_weight_gradient(keys_, p, key_gradient_, gradient);
-  add_weight_gradient(queries_, p, query_gradient_, gradient);
+  add_weight_gradient(keys_, p, key_gradient_, gradient.w);
+  add_weight_gradient(queries_, p, query_gradient_, gradient.of_queries());
 }
 
 void KlObjective::add_weight_gradient(const Codes& codes, const Parameters& p,
-                                      std::vector<float>& soft_gradient, Parameters& gradient) {
+                                      std::vector<float>& soft_gradient,
+                                      std::vector<float>& gradient) {
   for (int64_t i = 0; i < codes.n; ++i) {
     through_tanh(soft_gradient.data() + i * p.rbit, codes.soft.data() + i * p.rbit, p.rbit,
                  codes.slope[static_cast<size_t>(i)]);
   }
   multiply(p.head_dim, p.rbit, codes.n, {codes.vectors, p.head_dim, true},
-           {soft_gradient.data(), p.rbit}, 1.0f, gradient.w.data());
+           {soft_gradient.data(), p.rbit}, 1.0f, gradient.data());
 }
 
 }  // namespace hata::learn

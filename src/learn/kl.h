@@ -43,12 +43,13 @@ class KlObjective final : public Objective {
 
   double evaluate_row(const Row& row, const Parameters& p, double sharpness, double weight,
                       Parameters* gradient);
-  void encode(const float* vectors, int64_t n, const Parameters& p, double sharpness, Codes& out);
+  void encode(const float* vectors, int64_t n, const std::vector<float>& w, const Parameters& p,
+              double sharpness, Codes& out);
   void scale_queries(const Row& row, const Parameters& p);
   double compare(const Row& row, int64_t vector, double weight, Parameters* gradient);
   void backward(const Row& row, const Parameters& p, Parameters& gradient);
   void add_weight_gradient(const Codes& codes, const Parameters& p,
-                           std::vector<float>& soft_gradient, Parameters& gradient);
+                           std::vector<float>& soft_gradient, std::vector<float>& gradient);
 
   KlOptions options_;
   double mean_length_;

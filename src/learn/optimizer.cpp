@@ -9,14 +9,14 @@ namespace {
 template <class Fn>
 void for_each(const Parameters& gradient, Parameters& parameters, Fn&& fn) {
   size_t n = 0;
-  for (size_t i = 0; i < parameters.w.size(); ++i) fn(parameters.w[i], gradient.w[i], n++);
-  for (size_t i = 0; i < parameters.log_scale.size(); ++i) {
-    fn(parameters.log_scale[i], gradient.log_scale[i], n++);
+  for (const auto part : {&Parameters::w, &Parameters::log_scale, &Parameters::w_query}) {
+    std::vector<float>& x = parameters.*part;
+    for (size_t i = 0; i < x.size(); ++i) fn(x[i], (gradient.*part)[i], n++);
   }
 }
 
 size_t count(const Parameters& parameters) {
-  return parameters.w.size() + parameters.log_scale.size();
+  return parameters.w.size() + parameters.log_scale.size() + parameters.w_query.size();
 }
 
 }  // namespace

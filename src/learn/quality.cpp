@@ -28,7 +28,9 @@ struct KeyCodes {
     codes = memory.data();
     while (reinterpret_cast<uintptr_t>(codes) % 64 != 0) ++codes;
     const size_t stride = static_cast<size_t>(row.head_dim) * sizeof(float);
-    encode(ranking.w, row.head_dim, ranking.rbit, row.keys.data(), DType::f32, stride, n, codes);
+    std::vector<float> centred = row.keys;
+    if (ranking.key_mean != nullptr) subtract_mean(ranking.key_mean, row.head_dim, centred);
+    encode(ranking.w, row.head_dim, ranking.rbit, centred.data(), DType::f32, stride, n, codes);
     if (ranking.inv_unit == 0) return;
     std::vector<uint8_t> each(static_cast<size_t>(padded), 8);
     key_lengths(row.head_dim, row.keys.data(), DType::f32, stride, n, ranking.inv_unit,
@@ -80,8 +82,8 @@ std::vector<int16_t> code_scores(const Row& row, const Ranking& ranking, const K
   const int64_t padded = (row.n_keys() + 63) / 64 * 64;
   std::vector<uint64_t> codes(static_cast<size_t>(row.group * ranking.rbit / 64));
   const float* q = row.queries.data() + query * row.group * row.head_dim;
-  encode(ranking.w, row.head_dim, ranking.rbit, q, DType::f32,
-         static_cast<size_t>(row.head_dim) * sizeof(float), row.group, codes.data());
+  encode(ranking.w_query != nullptr ? ranking.w_query : ranking.w, row.head_dim, ranking.rbit, q,
+         DType::f32, static_cast<size_t>(row.head_dim) * sizeof(float), row.group, codes.data());
   std::vector<int16_t> scores(static_cast<size_t>(padded));
   score(codes.data(), row.group, ranking.rbit, keys.codes,
         keys.lengths.empty() ? nullptr : keys.lengths.data(), padded, scores.data());
@@ -90,22 +92,26 @@ std::vector<int16_t> code_scores(const Row& row, const Ranking& ranking, const K
 
 }  // namespace
 
+void subtract_mean(const float* mean, int head_dim, std::vector<float>& vectors) {
+  const auto d = static_cast<size_t>(head_dim);
+  for (size_t i = 0; i < vectors.size(); ++i) vectors[i] -= mean[i % d];
+}
+
 Quality& Quality::operator+=(const Quality& other) {
-  kept_mass.resize(other.kept_mass.size());
-  recall.resize(other.recall.size());
   const double mine = static_cast<double>(queries), theirs = static_cast<double>(other.queries);
   const double all = std::max(mine + theirs, 1.0);
-  for (size_t i = 0; i < kept_mass.size(); ++i) {
-    kept_mass[i] = (kept_mass[i] * mine + other.kept_mass[i] * theirs) / all;
-    recall[i] = (recall[i] * mine + other.recall[i] * theirs) / all;
+  for (const auto part : {&Quality::kept_mass, &Quality::recall, &Quality::all_mass}) {
+    std::vector<double>& x = this->*part;
+    x.resize((other.*part).size());
+    for (size_t i = 0; i < x.size(); ++i) x[i] = (x[i] * mine + (other.*part)[i] * theirs) / all;
   }
   queries += other.queries;
   return *this;
 }
 
 Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget>& budgets) {
-  Quality quality{std::vector<double>(budgets.size()), std::vector<double>(budgets.size()),
-                  row.n_queries()};
+  const std::vector<double> none(budgets.size());
+  Quality quality{none, none, none, row.n_queries()};
   const std::vector<float> all = probabilities(row);
   const bool exact = ranking.w == nullptr;
   std::unique_ptr<KeyCodes> keys;
@@ -116,7 +122,7 @@ Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget
     if (!exact) scores = code_scores(row, ranking, *keys, query);
     const int64_t n = row.positions[static_cast<size_t>(query)] + 1;
     for (size_t b = 0; b < budgets.size(); ++b) {
-      const int64_t k = budgets[b].of(n);
+      const int64_t k = std::min(budgets[b].of(n), n);
       const int64_t recent = std::min(kRecent, k / 2);
       const int64_t last = n - recent, far = k - recent - 1;
       const auto truth = best(p, 1, last, far);
@@ -128,9 +134,12 @@ Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget
         is_found[static_cast<size_t>(i)] = true;
       }
       for (int64_t i = 1; i < last; ++i) mass += static_cast<double>(p[i]);
+      // A query's probabilities sum to one for each head of the group.
+      const double forced = row.group - mass;
       for (const int32_t i : truth) hits += is_found[static_cast<size_t>(i)];
       const double weight = 1.0 / static_cast<double>(row.n_queries());
       quality.kept_mass[b] += weight * (mass > 0 ? kept / mass : 1.0);
+      quality.all_mass[b] += weight * (forced + kept) / row.group;
       quality.recall[b] +=
           weight * (truth.empty() ? 1.0 : hits / static_cast<double>(truth.size()));
     }

@@ -15,13 +15,19 @@ namespace hata::learn {
 struct Ranking {
   const float* w = nullptr;  ///< [head_dim][rbit]
   int rbit = 128;
+  const float* w_query = nullptr;   ///< of the queries, where it is another
+  const float* key_mean = nullptr;  ///< [head_dim] subtracted from keys before they are encoded
   float inv_unit = 0;  ///< 8 / mean key length; 0: lengths do not count (the paper's order)
 };
+
+/// [n][head_dim] -= [head_dim]
+void subtract_mean(const float* mean, int head_dim, std::vector<float>& vectors);
 
 /// Means over queries, one for each budget.
 struct Quality {
   std::vector<double> kept_mass = {};  ///< share of the far keys' attention
   std::vector<double> recall = {};  ///< share of the far keys with the largest summed probability
+  std::vector<double> all_mass = {};  ///< share of all keys' attention that the chosen ones hold
   int64_t queries = 0;
 
   Quality& operator+=(const Quality& other);  ///< weighted by queries

@@ -25,11 +25,17 @@ struct Parameters {
   int rbit = 0;
   std::vector<float> w;          ///< [head_dim][rbit]
   std::vector<float> log_scale;  ///< [group]: of the estimated logits of a query head
+  std::vector<float> w_query = {};  ///< [head_dim][rbit]: of the queries; empty: w serves both
 
   /// The same shape, all 0.
   Parameters zeros() const {
-    return {head_dim, rbit, std::vector<float>(w.size()), std::vector<float>(log_scale.size())};
+    return {head_dim, rbit, std::vector<float>(w.size()), std::vector<float>(log_scale.size()),
+            std::vector<float>(w_query.size())};
   }
+
+  const std::vector<float>& of_queries() const { return w_query.empty() ? w : w_query; }
+  std::vector<float>& of_queries() { return w_query.empty() ? w : w_query; }
+
 };
 
 }  // namespace hata::learn

@@ -105,6 +105,15 @@ RowStore::File RowStore::open(const fs::path& path) {
   return file;
 }
 
+int64_t RowStore::mean_keys_seen(int64_t first) const {
+  int64_t sum = 0, n = 0;
+  for (auto file = files_.begin() + first; file != files_.end(); ++file) {
+    for (const int32_t position : file->positions) sum += position + 1;
+    n += std::ssize(file->positions);
+  }
+  return n > 0 ? sum / n : 0;
+}
+
 Row RowStore::load(int64_t row, int layer, int head) const {
   const File& file = files_[static_cast<size_t>(row)];
   const HeadShape& shape = layers_.at(layer);

@@ -38,6 +38,8 @@ class RowStore {
   int64_t n_rows() const { return static_cast<int64_t>(files_.size()); }
   int64_t longest() const { return longest_; }  ///< keys
   int64_t bytes() const { return bytes_; }
+  /// Keys that the queries of the rows from `first` on see, on average.
+  int64_t mean_keys_seen(int64_t first) const;
   const std::map<int, HeadShape>& layers() const { return layers_; }
 
   /// All threads may load at once.

@@ -5,6 +5,7 @@
 #include <memory>
 #include <numeric>
 
+#include "core/clock.h"
 #include "core/random.h"
 #include "hata/encode.h"
 #include "learn/optimizer.h"
@@ -57,6 +58,7 @@ Parameters first_parameters(const TrainOptions& options, const Row& row, int lay
     for (float& w : p.w) w *= spread;
   }
   p.log_scale.assign(static_cast<size_t>(row.group), static_cast<float>(std::log(kFirstScale)));
+  if (options.separate_queries) p.w_query = p.w;
   return p;
 }
 
@@ -84,6 +86,10 @@ TrainOptions resolved(TrainOptions options) {
     throw Error("objective '" + options.objective + "' is unknown; there are kl-far, kl, paper");
   }
   const bool paper = is_paper(options);
+  if (paper && (options.separate_queries || options.centre)) {
+    throw Error("objective paper: it has one projection, of keys as they are; leave "
+                "--separate-queries and --centre out");
+  }
   if (options.steps == 0) options.steps = paper ? 300 : 600;
   if (options.rows_a_step == 0) options.rows_a_step = paper ? 20 : 1;
   if (options.rate == 0) options.rate = paper ? 0.1 : 3e-3;
@@ -121,6 +127,28 @@ Training train_head(const TrainOptions& options, int64_t n_rows, const LoadRow& 
     }
   }
   return training;
+}
+
+double time_step(const TrainOptions& options, const HeadShape& shape, int64_t n_keys,
+                 int n_queries) {
+  Random random(1);
+  const auto fill = [&](std::vector<float>& x, int64_t n) {
+    x.resize(static_cast<size_t>(n));
+    for (float& v : x) v = static_cast<float>(random.below(2048)) / 1024.0f - 1.0f;
+  };
+  Row row{shape.head_dim, shape.group(), {}, {}, {}};
+  const int n = is_paper(options) ? 1 : n_queries;
+  fill(row.keys, n_keys * shape.head_dim);
+  fill(row.queries, int64_t{n} * shape.n_q_heads / shape.n_kv_heads * shape.head_dim);
+  row.positions.assign(static_cast<size_t>(n), static_cast<int32_t>(n_keys - 1));
+  const std::vector<Row> rows(static_cast<size_t>(options.rows_a_step), row);
+  const Parameters parameters = first_parameters(options, row, 0, 0);
+  Parameters gradient;
+  const auto objective = make_objective(options, 1.0);
+  objective->evaluate(rows, parameters, 0.5, &gradient);  // memory is there from now on
+  const auto start = Clock::now();
+  objective->evaluate(rows, parameters, 0.5, &gradient);
+  return seconds_since(start);
 }
 
 }  // namespace hata::learn

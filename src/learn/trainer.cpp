@@ -29,19 +29,41 @@ double mean_length(const RowStore& rows, int64_t n_rows, int layer, int head) {
   return sum / n;
 }
 
+std::vector<float> mean_key(const RowStore& rows, int64_t n_rows, int layer, int head) {
+  std::vector<double> sum;
+  double n = 0;
+  for (int64_t i = 0; i < n_rows; ++i) {
+    const Row row = rows.load(i, layer, head);
+    const auto d = static_cast<size_t>(row.head_dim);
+    sum.resize(d);
+    for (size_t j = 0; j < row.keys.size(); ++j) sum[j % d] += static_cast<double>(row.keys[j]);
+    n += static_cast<double>(row.n_keys());
+  }
+  std::vector<float> mean;
+  for (const double s : sum) mean.push_back(static_cast<float>(s / n));
+  return mean;
+}
+
 // What the file will hold is what is measured.
 std::vector<float> to_f16(std::vector<float> w) {
   for (float& x : w) x = f16_to_f32(f32_to_f16(x));
   return w;
 }
 
-std::vector<float> trained(const TrainOptions& options, int64_t n_rows, const RowStore& rows,
-                           TrainedHead& head) {
-  const auto load = [&](int64_t i) { return rows.load(i, head.layer, head.head); };
+Parameters trained(const TrainOptions& options, int64_t n_rows, const RowStore& rows,
+                   TrainedHead& head) {
+  const auto load = [&](int64_t i) {
+    Row row = rows.load(i, head.layer, head.head);
+    if (options.centre) subtract_mean(head.key_mean.data(), row.head_dim, row.keys);
+    return row;
+  };
   Training training = train_head(options, n_rows, load, head.layer, head.head, head.mean_length);
   head.first_loss = static_cast<double>(training.losses.front());
   head.last_loss = static_cast<double>(training.losses.back());
-  return to_f16(std::move(training.parameters.w));
+  Parameters& p = training.parameters;
+  p.w = to_f16(std::move(p.w));
+  p.w_query = to_f16(std::move(p.w_query));
+  return std::move(p);
 }
 
 TrainedHead train_one(const TrainerOptions& options, const RowStore& rows, int layer, int head) {
@@ -54,80 +76,113 @@ TrainedHead train_one(const TrainerOptions& options, const RowStore& rows, int l
     as_paper.objective = "paper";
     as_paper.steps = as_paper.rows_a_step = 0;
     as_paper.rate = 0;
-    paper = trained(resolved(as_paper), n_rows, rows, out);
+    as_paper.separate_queries = as_paper.centre = false;
+    paper = trained(resolved(as_paper), n_rows, rows, out).w;
   }
-  out.w = trained(options.train, n_rows, rows, out);
+  if (options.train.centre) out.key_mean = mean_key(rows, n_rows, layer, head);
+  Parameters p = trained(options.train, n_rows, rows, out);
+  out.w = std::move(p.w);
+  out.w_query = std::move(p.w_query);
   const HeadShape shape = rows.layers().at(layer);
   const int rbit = options.train.rbit;
   const Projection random =
       random_projection(options.train.seed, layer, shape.n_kv_heads, shape.head_dim, rbit);
   const auto inv_unit = static_cast<float>(8 / out.mean_length);
+  const Ranking learned{.w = out.w.data(),
+                        .rbit = rbit,
+                        .w_query = out.w_query.empty() ? nullptr : out.w_query.data(),
+                        .key_mean = out.key_mean.empty() ? nullptr : out.key_mean.data(),
+                        .inv_unit = inv_unit};
   for (int64_t i = n_rows; i < rows.n_rows(); ++i) {
     const Row row = rows.load(i, layer, head);
-    out.learned += measure(row, {out.w.data(), rbit, inv_unit}, options.budgets);
-    out.random += measure(row, {random.head(head), rbit, inv_unit}, options.budgets);
+    out.learned += measure(row, learned, options.budgets);
+    out.random += measure(row, {.w = random.head(head), .rbit = rbit, .inv_unit = inv_unit},
+                          options.budgets);
     out.exact += measure(row, {}, options.budgets);
-    if (!paper.empty()) out.paper += measure(row, {paper.data(), rbit, 0}, options.budgets);
+    if (!paper.empty()) {
+      out.paper += measure(row, {.w = paper.data(), .rbit = rbit}, options.budgets);
+    }
+    out.needs += measure(row, learned, options.needs);
   }
   return out;
 }
 
 // --- finished heads on disk
 
-constexpr char kMagic[8] = {'H', 'A', 'T', 'A', 'H', 'E', 'D', '1'};
+constexpr char kMagic[8] = {'H', 'A', 'T', 'A', 'H', 'E', 'D', '2'};
 
 fs::path file_of(const fs::path& folder, int layer, int head) {
   return folder / ("layer-" + std::to_string(layer) + "-head-" + std::to_string(head) + ".trained");
 }
 
-std::string pack(const TrainedHead& head) {
-  std::string out(kMagic, sizeof(kMagic));
-  const double numbers[] = {head.mean_length, head.first_loss, head.last_loss,
-                            static_cast<double>(head.w.size()),
-                            static_cast<double>(head.learned.kept_mass.size())};
-  out += bytes_of(numbers);
-  out += bytes_of(head.w);
-  for (const Quality* q : {&head.learned, &head.random, &head.paper, &head.exact}) {
-    out += bytes_of(static_cast<double>(q->queries));
-    out += bytes_of(q->kept_mass);
-    out += bytes_of(q->recall);
+// Everything of a head that is not its place: numbers, then arrays with their sizes. One list for
+// both directions: `put` or `take` gets each part in order.
+template <class Head, class Fn>
+void each_part(Head& head, Fn&& fn) {
+  fn(head.mean_length);
+  fn(head.first_loss);
+  fn(head.last_loss);
+  fn(head.w);
+  fn(head.w_query);
+  fn(head.key_mean);
+  for (auto* q : {&head.learned, &head.random, &head.paper, &head.exact, &head.needs}) {
+    fn(q->queries);
+    fn(q->kept_mass);
+    fn(q->recall);
+    fn(q->all_mass);
   }
-  return out;
 }
 
-template <class T>
-bool take(std::string_view& in, T* data, size_t n) {
-  if (in.size() < n * sizeof(T)) return false;
-  std::memcpy(data, in.data(), n * sizeof(T));
-  in.remove_prefix(n * sizeof(T));
-  return true;
+struct Packer {
+  std::string out{kMagic, sizeof(kMagic)};
+  template <class T>
+  void operator()(const T& number) {
+    out += bytes_of(number);
+  }
+  template <class T>
+  void operator()(const std::vector<T>& x) {
+    (*this)(static_cast<uint64_t>(x.size()));
+    out += bytes_of(x);
+  }
+};
+
+struct Unpacker {
+  std::string_view in;
+  bool good = true;
+
+  void bytes(void* to, size_t n) {
+    good = good && n <= in.size();
+    if (!good || n == 0) return;
+    std::memcpy(to, in.data(), n);
+    in.remove_prefix(n);
+  }
+  template <class T>
+  void operator()(T& number) {
+    bytes(&number, sizeof(T));
+  }
+  template <class T>
+  void operator()(std::vector<T>& x) {
+    uint64_t n = 0;
+    (*this)(n);
+    good = good && n <= in.size() / sizeof(T);
+    if (!good) return;
+    x.resize(n);
+    bytes(x.data(), n * sizeof(T));
+  }
+};
+
+std::string pack(const TrainedHead& head) {
+  Packer packer;
+  each_part(head, packer);
+  return std::move(packer.out);
 }
 
 bool unpack(std::string_view in, size_t n_weights, size_t n_budgets, TrainedHead& head) {
-  char magic[sizeof(kMagic)];
-  double numbers[5];
-  if (!take(in, magic, sizeof(magic)) || std::memcmp(magic, kMagic, sizeof(magic)) != 0 ||
-      !take(in, numbers, std::size(numbers)) || numbers[3] != static_cast<double>(n_weights) ||
-      numbers[4] != static_cast<double>(n_budgets)) {
-    return false;
-  }
-  head.mean_length = numbers[0];
-  head.first_loss = numbers[1];
-  head.last_loss = numbers[2];
-  head.w.resize(n_weights);
-  if (!take(in, head.w.data(), n_weights)) return false;
-  for (Quality* q : {&head.learned, &head.random, &head.paper, &head.exact}) {
-    double queries = 0;
-    if (!take(in, &queries, 1)) return false;
-    q->queries = static_cast<int64_t>(queries);
-    if (queries == 0) continue;
-    q->kept_mass.resize(n_budgets);
-    q->recall.resize(n_budgets);
-    if (!take(in, q->kept_mass.data(), n_budgets) || !take(in, q->recall.data(), n_budgets)) {
-      return false;
-    }
-  }
-  return in.empty();
+  if (!in.starts_with(std::string_view(kMagic, sizeof(kMagic)))) return false;
+  Unpacker unpacker{in.substr(sizeof(kMagic))};
+  each_part(head, unpacker);
+  return unpacker.good && unpacker.in.empty() && head.w.size() == n_weights &&
+         head.learned.kept_mass.size() == n_budgets;
 }
 
 // Taken from the folder, or trained and put there.

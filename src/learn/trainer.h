@@ -15,10 +15,13 @@ struct TrainedHead {
   int head = 0;
   double mean_length = 0;  ///< of the keys
   double first_loss = 0, last_loss = 0;
-  std::vector<float> w = {};  ///< [head_dim][rbit], rounded to f16
+  std::vector<float> w = {};         ///< [head_dim][rbit], rounded to f16
+  std::vector<float> w_query = {};   ///< the same of the queries; empty: w serves both
+  std::vector<float> key_mean = {};  ///< [head_dim]; empty: keys are encoded as they are
   // On held-out rows, by budget; `random` is the rotation that training started from, `paper` is
   // empty unless it was asked for.
   Quality learned = {}, random = {}, paper = {}, exact = {};
+  Quality needs = {};  ///< of the learned codes, by TrainerOptions::needs
 };
 
 struct TrainerOptions {
@@ -27,6 +30,7 @@ struct TrainerOptions {
   int threads = 1;
   bool with_paper = false;  ///< train the paper's objective, too, for its quality
   std::vector<Budget> budgets;
+  std::vector<Budget> needs;  ///< in numbers of keys: how the kept attention grows with the budget
 };
 
 /// Called when a head is done, from one thread at a time.

@@ -41,6 +41,7 @@ struct Decoder::Impl {
   void prepare(const Step& step, int n_threads);
   void count_valid(const Step& step, int64_t item);
   void plan_rows(const Step& step, LayerCache* cache, const SparseRule& rule);
+  int64_t plan_budget(const Step& step, const LayerCache* cache, const Budget& budget, size_t row);
   void refresh(const Step& step, LayerCache& cache, const Worker& worker);
   void plan_jobs(const Step& step);
   void attend_job(const Step& step, const Job& job, int thread);
@@ -65,6 +66,7 @@ struct Decoder::Impl {
   std::vector<uint64_t> valid;   // [row][n_words]
   std::vector<int64_t> n_valid;  // [row][n_parts]
   std::vector<RowPlan> plans;    // [row]
+  std::vector<int64_t> head_budgets;  // [row][KV head]
   std::vector<int32_t> stale;
   std::vector<float> slopes;  // [n_q_heads]
   bool any_sparse = false;
@@ -86,6 +88,7 @@ void Decoder::Impl::prepare(const Step& step, int n_threads) {
   valid.resize(n_rows * static_cast<size_t>(n_words));
   n_valid.assign(n_rows * static_cast<size_t>(n_parts), 0);
   plans.assign(n_rows, RowPlan{});
+  grow(head_budgets, n_rows * static_cast<size_t>(step.shape.n_kv_heads));
   const int n_q_heads = step.shape.n_q_heads;
   slopes.resize(static_cast<size_t>(n_q_heads));
   for (int h = 0; h < n_q_heads; ++h) {
@@ -107,6 +110,22 @@ void Decoder::Impl::count_valid(const Step& step, int64_t item) {
                   &valid[row * n_words + first / 64]);
 }
 
+// A row's budget; with needs by KV head, theirs are noted in its plan, and the largest is its own.
+int64_t Decoder::Impl::plan_budget(const Step& step, const LayerCache* cache, const Budget& budget,
+                                   size_t row) {
+  RowPlan& plan = plans[row];
+  if (budget.mass == 0.0 || cache == nullptr || cache->kept_mass == nullptr) {
+    return budget.of(plan.n_valid);
+  }
+  const auto n_heads = static_cast<size_t>(step.shape.n_kv_heads);
+  const std::span<int64_t> of_row(head_budgets.data() + row * n_heads, n_heads);
+  for (size_t head = 0; head < n_heads; ++head) {
+    of_row[head] = budget.of(plan.n_valid, *cache->kept_mass, static_cast<int>(head));
+  }
+  plan.head_budgets = of_row;
+  return *std::max_element(of_row.begin(), of_row.end());
+}
+
 void Decoder::Impl::plan_rows(const Step& step, LayerCache* cache, const SparseRule& rule) {
   // The index and the codes are read in blocks of 64 cells.
   const bool may_be_sparse = cache != nullptr && cache->why_dense.empty() && selector->sparse() &&
@@ -117,7 +136,7 @@ void Decoder::Impl::plan_rows(const Step& step, LayerCache* cache, const SparseR
     RowPlan& plan = plans[row];
     plan.valid = {&valid[row * n_words], static_cast<size_t>(n_words)};
     for (int64_t part = 0; part < n_parts; ++part) plan.n_valid += n_valid[row * n_parts + part];
-    const int64_t budget = rule.budget.of(plan.n_valid);
+    const int64_t budget = plan_budget(step, cache, rule.budget, row);
     bool sparse = may_be_sparse && plan.n_valid >= rule.min_ctx && budget < plan.n_valid;
     if (sparse && selector->needs_totals() && !is_observed(step, *cache, plan)) {
       sparse = false;

@@ -47,6 +47,10 @@ std::string misfit(const LayerWeights& weights, const HeadShape& shape) {
       {"the number of weights", std::ssize(p.weights), size},
       {"the number of mean lengths", std::ssize(weights.mean_lengths),
        weights.mean_lengths.empty() ? 0 : shape.n_kv_heads},
+      {"the number of query weights", std::ssize(weights.queries.weights),
+       weights.queries.n_heads == 0 ? 0 : size},
+      {"the number of elements of the mean keys", std::ssize(weights.key_means),
+       weights.key_means.empty() ? 0 : shape.n_kv_heads * shape.head_dim},
   };
   for (const auto& [field, is, want] : fields) {
     if (is == want) continue;
@@ -77,6 +81,11 @@ class Hata final : public Selector {
     if (why.empty()) return {};
     return (all.path.empty() ? "trained weights" : all.path) + ": " + why +
            "; train weights for this model (hata train), or leave them out (weights=off)";
+  }
+
+  std::shared_ptr<const KeptMass> kept_mass(int layer) const override {
+    const auto weights = trained(layer);
+    return weights != nullptr ? weights->kept_mass : nullptr;
   }
 
   std::unique_ptr<KeyStore> make_store(int layer, const HeadShape& shape,
@@ -166,7 +175,7 @@ class Hata final : public Selector {
     for (size_t row = 0; row < plans.size(); ++row) {
       if (plans[row].budget == 0) continue;
       const Row& r = step.rows[row];
-      encode(codes.projection().head(head), step.shape.head_dim, codes.projection().rbit,
+      encode(codes.query_projection().head(head), step.shape.head_dim, codes.projection().rbit,
              r.query(head * group), DType::f32, r.q_head_stride * sizeof(float), group,
              query_codes(step, s, row, head));
     }
@@ -179,7 +188,7 @@ class Hata final : public Selector {
     const int group = step.shape.group();
     const int64_t n_padded = ceil_div(step.n_kv, 64) * 64;
     for (size_t row = 0; row < plans.size(); ++row) {
-      top_of(step, s, row, head, range).reset(wanted(plans[row], s, row), max_score(group, rbit));
+      top_of(step, s, row, head, range).reset(wanted(plans[row], s, row, head), max_score(group, rbit));
     }
     alignas(64) std::array<int16_t, kTile> scores;
     int64_t keys_scored = 0;
@@ -205,8 +214,9 @@ class Hata final : public Selector {
   }
 
   // How many keys a row looks for, besides the forced ones.
-  int64_t wanted(const RowPlan& plan, const HataScratch& s, size_t row) const {
-    return std::max(plan.budget, rerank_) - std::ssize(s.forced.cells(row));
+  int64_t wanted(const RowPlan& plan, const HataScratch& s, size_t row, int head) const {
+    return std::max({plan.budget_of(head), rerank_, std::ssize(s.forced.cells(row))}) -
+           std::ssize(s.forced.cells(row));
   }
 
   // The best of all ranges, and the forced keys among them in order.
@@ -218,7 +228,8 @@ class Hata final : public Selector {
     for (int range = 1; range < s.n_ranges; ++range) ranges[0].append(ranges[range]);
     if (s.n_ranges > 1) ranges[0].prune();
     auto best = ranges[0].cells();
-    const int64_t left = plans[r].budget - std::ssize(s.forced.cells(r));
+    const int64_t left =
+        std::max(plans[r].budget_of(head) - std::ssize(s.forced.cells(r)), std::ptrdiff_t{0});
     if (std::ssize(best) > left) {
       s.keys_reranked.fetch_add(std::ssize(best), std::memory_order_relaxed);
       best = s.rerank[list].best(step, step.rows[r], head, best, left);

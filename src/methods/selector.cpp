@@ -73,6 +73,7 @@ LayerCache::~LayerCache() = default;
 void LayerCache::use(const Selector& selector, int layer, const HeadShape& shape) {
   why_dense = selector.why_dense(layer, shape);
   store = why_dense.empty() ? selector.make_store(layer, shape, index.n_cells()) : nullptr;
+  kept_mass = selector.kept_mass(layer);
   index.changed(0, index.n_cells());
 }
 

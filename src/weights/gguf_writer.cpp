@@ -7,7 +7,7 @@ namespace hata::weights {
 namespace {
 
 constexpr size_t kAlignment = 32;
-constexpr uint32_t kUint32 = 4, kFloat32 = 6, kString = 8;  // types of values
+constexpr uint32_t kUint32 = 4, kInt32 = 5, kFloat32 = 6, kString = 8, kArray = 9;  // of values
 constexpr uint32_t kTensorF32 = 0, kTensorF16 = 1;
 
 void append_text(std::string& out, const std::string& text) {
@@ -37,6 +37,15 @@ void GgufWriter::put(const std::string& key, float value) {
   append_text(metadata_, key);
   metadata_ += bytes_of(kFloat32);
   metadata_ += bytes_of(value);
+  ++n_metadata_;
+}
+
+void GgufWriter::put(const std::string& key, const std::vector<int32_t>& values) {
+  append_text(metadata_, key);
+  metadata_ += bytes_of(kArray);
+  metadata_ += bytes_of(kInt32);
+  metadata_ += bytes_of(static_cast<uint64_t>(values.size()));
+  metadata_ += bytes_of(values);
   ++n_metadata_;
 }
 

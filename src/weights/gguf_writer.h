@@ -12,6 +12,7 @@ class GgufWriter {
   void put(const std::string& key, const std::string& value);
   void put(const std::string& key, uint32_t value);
   void put(const std::string& key, float value);
+  void put(const std::string& key, const std::vector<int32_t>& values);
 
   /// shape: elements, fastest dimension first.
   void tensor_f32(const std::string& name, const std::vector<uint64_t>& shape,

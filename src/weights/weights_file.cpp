@@ -18,6 +18,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint32_t kVersion = 1;
+constexpr int kMaxLayer = 1 << 20;
+constexpr float kMostMass = 1.001f;  // sums of probabilities are rounded
 constexpr uint32_t kTensorF32 = 0, kTensorF16 = 1;
 constexpr const char* kRetrain = "; train it again (hata train), or leave it out";
 
@@ -64,6 +66,7 @@ class WeightsReader {
     }
     out_.weights.path = file_.path;
     read_provenance();
+    read_needs();
     for (const GgufTensor& tensor : file_.tensors) read_tensor(tensor);
     check_layers();
     return std::move(out_);
@@ -110,24 +113,65 @@ class WeightsReader {
     p.last_loss = static_cast<float>(file_.number("adapter.hata.last_loss").value_or(0));
   }
 
+  // Integers of an array between min and max, ascending.
+  std::vector<int64_t> ascending(const std::string& key, const GgufArray& array, int64_t min,
+                                 int64_t max) const {
+    if (array.integers.size() != array.count) fail(key, "an array", "of integers is wanted");
+    int64_t before = min - 1;
+    for (const int64_t value : array.integers) {
+      if (value <= before || value > max) {
+        fail(key, std::to_string(value),
+             "want ascending numbers from " + std::to_string(min) + " to " + std::to_string(max));
+      }
+      before = value;
+    }
+    return array.integers;
+  }
+
+  void read_needs() {
+    const std::string dense = "adapter.hata.dense_layers";
+    if (const GgufArray* array = file_.array(dense)) {
+      const auto layers = ascending(dense, *array, 0, kMaxLayer);
+      out_.weights.dense_layers.emplace(layers.begin(), layers.end());
+    }
+    const std::string budgets = "adapter.hata.kept_mass.budgets";
+    if (const GgufArray* array = file_.array(budgets)) {
+      kept_budgets_ = ascending(budgets, *array, 1, int64_t{1} << 31);
+      kept_keys_ = need("adapter.hata.kept_mass.n_keys", 1, int64_t{1} << 31);
+    }
+  }
+
   void read_tensor(const GgufTensor& tensor) {
     const std::string field = "tensor '" + tensor.name + "'";
     int layer = -1, end = 0;
     char kind[32] = "";
-    if (std::sscanf(tensor.name.c_str(), "blk.%d.attn_hash_k.%31s%n", &layer, kind, &end) != 2 ||
-        end != static_cast<int>(tensor.name.size()) || layer < 0) {
-      fail(field, "unknown", "HATA weights hold blk.N.attn_hash_k.weight and .mean_length");
+    if (std::sscanf(tensor.name.c_str(), "blk.%d.attn_hash_%31s%n", &layer, kind, &end) != 2 ||
+        end != static_cast<int>(tensor.name.size()) || layer < 0 || layer > kMaxLayer) {
+      fail(field, "unknown", "HATA weights hold tensors blk.N.attn_hash_k.weight and their like");
     }
     LayerWeights& out = out_.weights.layers[layer];
-    if (std::strcmp(kind, "mean_length") == 0) {
+    const std::string what = kind;
+    if (what == "k.weight") {
+      read_projection(tensor, out.projection);
+    } else if (what == "q.weight") {
+      read_projection(tensor, out.queries);
+    } else if (what == "k.mean_length") {
       out.mean_lengths = tensor_floats(file_, tensor);
       for (const float length : out.mean_lengths) {
         if (!(length > 0)) fail(field, std::to_string(length), "lengths are above 0");
       }
-    } else if (std::strcmp(kind, "weight") == 0) {
-      read_projection(tensor, out.projection);
+    } else if (what == "k.mean") {
+      out.key_means = tensor_floats(file_, tensor);
+    } else if (what == "k.kept_mass") {
+      out.kept_mass = std::make_shared<const KeptMass>(
+          KeptMass{kept_keys_, kept_budgets_, tensor_floats(file_, tensor)});
+      for (const float mass : out.kept_mass->mass) {
+        if (!(mass >= 0 && mass <= kMostMass)) {
+          fail(field, std::to_string(mass), "a share of the attention is between 0 and 1");
+        }
+      }
     } else {
-      fail(field, kind, "neither weight nor mean_length");
+      fail(field, what, "want k.weight, q.weight, k.mean_length, k.mean or k.kept_mass");
     }
   }
 
@@ -160,15 +204,31 @@ class WeightsReader {
     for (const auto& [layer, w] : out_.weights.layers) {
       const std::string field = "layer " + std::to_string(layer);
       if (w.projection.n_heads == 0) fail(field, "no weight", "each layer needs one");
-      if (static_cast<int>(w.mean_lengths.size()) != w.projection.n_heads) {
+      const auto n_heads = static_cast<size_t>(w.projection.n_heads);
+      const size_t d = static_cast<size_t>(w.projection.head_dim);
+      if (w.mean_lengths.size() != n_heads) {
         fail(field, std::to_string(w.mean_lengths.size()) + " mean lengths",
-             "want one for each of its " + std::to_string(w.projection.n_heads) + " KV heads");
+             "want one for each of its " + std::to_string(n_heads) + " KV heads");
+      }
+      const auto check = [&](const char* what, size_t size, size_t want) {
+        if (size == 0 || size == want) return;
+        fail(field, std::to_string(size) + what, "want " + std::to_string(want));
+      };
+      check(" query weights", w.queries.weights.size(), w.projection.weights.size());
+      check(" elements of mean keys", w.key_means.size(), n_heads * d);
+      if (w.kept_mass != nullptr) {
+        if (kept_budgets_.empty()) {
+          fail(field, "kept_mass", "adapter.hata.kept_mass.budgets is missing");
+        }
+        check(" shares of attention", w.kept_mass->mass.size(), n_heads * kept_budgets_.size());
       }
     }
   }
 
   GgufFile file_;
   WeightsFile out_;
+  std::vector<int64_t> kept_budgets_;
+  int64_t kept_keys_ = 0;
 };
 
 void put_metadata(GgufWriter& out, const WeightsFile& file) {
@@ -194,6 +254,14 @@ void put_metadata(GgufWriter& out, const WeightsFile& file) {
   out.put("adapter.hata.first_loss", p.first_loss);
   out.put("adapter.hata.last_loss", p.last_loss);
   out.put("adapter.hata.quality", p.quality);
+  if (file.weights.dense_layers) {
+    out.put("adapter.hata.dense_layers", *file.weights.dense_layers);
+  }
+  if (const auto& kept = file.weights.layers.begin()->second.kept_mass) {
+    out.put("adapter.hata.kept_mass.n_keys", static_cast<uint32_t>(kept->n_keys));
+    out.put("adapter.hata.kept_mass.budgets",
+            std::vector<int32_t>(kept->budgets.begin(), kept->budgets.end()));
+  }
 }
 
 // The projections as the file has them: rbit rows of head_dim.
@@ -257,11 +325,22 @@ void write_weights(const std::string& path, const WeightsFile& file) {
   GgufWriter out;
   put_metadata(out, file);
   for (const auto& [layer, w] : file.weights.layers) {
-    const std::string name = "blk." + std::to_string(layer) + ".attn_hash_k.";
-    const Projection& p = w.projection;
+    const std::string name = "blk." + std::to_string(layer) + ".attn_hash_";
     const auto size = [](int n) { return static_cast<uint64_t>(n); };
-    out.tensor_f16(name + "weight", {size(p.head_dim), size(p.rbit), size(p.n_heads)}, rows_of(p));
-    out.tensor_f32(name + "mean_length", {w.mean_lengths.size()}, w.mean_lengths);
+    const auto projection = [&](const char* of, const Projection& p) {
+      out.tensor_f16(name + of, {size(p.head_dim), size(p.rbit), size(p.n_heads)}, rows_of(p));
+    };
+    const uint64_t n_heads = size(w.projection.n_heads);
+    projection("k.weight", w.projection);
+    if (w.queries.n_heads > 0) projection("q.weight", w.queries);
+    out.tensor_f32(name + "k.mean_length", {n_heads}, w.mean_lengths);
+    if (!w.key_means.empty()) {
+      out.tensor_f32(name + "k.mean", {size(w.projection.head_dim), n_heads}, w.key_means);
+    }
+    if (w.kept_mass != nullptr) {
+      out.tensor_f32(name + "k.kept_mass", {w.kept_mass->budgets.size(), n_heads},
+                     w.kept_mass->mass);
+    }
   }
   out.write(path);
 }
@@ -269,22 +348,24 @@ void write_weights(const std::string& path, const WeightsFile& file) {
 namespace {
 
 // A weights file serves all quantisations of a model: hata-NAME.gguf for NAME-q8_0.gguf, too.
-bool may_be_weights_of(const fs::path& model, const fs::path& file) {
-  const std::string name = file.filename().string(), stem = model.stem().string();
-  if (!name.starts_with("hata-") || file.extension() != ".gguf") return false;
+bool may_be_weights_of(const GgufFile& model, const fs::path& file) {
+  if (!file.filename().string().starts_with("hata-") || file.extension() != ".gguf") return false;
   const std::string base = file.stem().string().substr(5);
-  return base.starts_with(stem) || stem.starts_with(base);
+  const std::string stem = fs::path(model.path).stem().string();
+  const std::string name = model.text("general.name").value_or("");
+  return base.starts_with(stem) || stem.starts_with(base) ||
+         (!name.empty() && base.starts_with(name));
 }
 
 }  // namespace
 
-std::string find_weights(const std::string& model_path, const std::string& fingerprint,
-                         std::vector<std::string>& refused) {
-  const fs::path model(model_path);
+std::string find_weights(const GgufFile& model, std::vector<std::string>& refused) {
+  const std::string fingerprint = model_fingerprint(model);
+  const fs::path folder = fs::path(model.path).parent_path();
   std::vector<std::string> candidates;
   std::error_code error;  // a folder that cannot be listed has none
   for (const auto& entry :
-       fs::directory_iterator(model.has_parent_path() ? model.parent_path() : ".", error)) {
+       fs::directory_iterator(folder.empty() ? "." : folder, error)) {
     if (may_be_weights_of(model, entry.path())) candidates.push_back(entry.path().string());
   }
   std::sort(candidates.begin(), candidates.end());

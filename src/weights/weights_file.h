@@ -2,8 +2,13 @@
 //
 //   general.type adapter, general.architecture the base model's, adapter.type hata
 //   adapter.hata.version 1, .rbit, .head_dim, .fingerprint (of the base model), .quality (JSON)
+//   adapter.hata.dense_layers      i32 array: layers that should attend to every key (optional)
+//   adapter.hata.kept_mass.n_keys, .budgets (i32 array): what kept_mass was measured on (optional)
 //   blk.N.attn_hash_k.weight       f16 [head_dim, rbit, n_kv_heads]
+//   blk.N.attn_hash_q.weight       the same for queries (optional: the keys' serves both)
 //   blk.N.attn_hash_k.mean_length  f32 [n_kv_heads]
+//   blk.N.attn_hash_k.mean         f32 [head_dim, n_kv_heads] subtracted from keys (optional)
+//   blk.N.attn_hash_k.kept_mass    f32 [budgets, n_kv_heads] (optional)
 #pragma once
 
 #include <memory>
@@ -50,9 +55,8 @@ std::shared_ptr<const Weights> shared_weights(const std::string& path);
 /// The file is whole or not there.
 void write_weights(const std::string& path, const WeightsFile& file);
 
-/// The weights file beside a model: hata-<its file's name>*.gguf with its fingerprint; empty where
-/// there is none. What looks like one and is none, or is another model's, goes to `refused`.
-std::string find_weights(const std::string& model_path, const std::string& fingerprint,
-                         std::vector<std::string>& refused);
+/// The weights file beside a model: hata-<its name, or its file's>*.gguf with its fingerprint; empty
+/// where there is none. What looks like one and is none, or is another model's, goes to `refused`.
+std::string find_weights(const GgufFile& model, std::vector<std::string>& refused);
 
 }  // namespace hata::weights

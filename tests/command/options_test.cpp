@@ -18,7 +18,7 @@ TEST(Options, Defaults) {
   const MethodOptions options = parse({});
   EXPECT_EQ(options.method, "hata");
   EXPECT_EQ(options.budget.text(), "512");
-  EXPECT_EQ(options.dense_layers, 2);
+  EXPECT_EQ(options.dense_layers.text(), "2");
   EXPECT_EQ(options.min_ctx, 1024);
   EXPECT_EQ(options.hata.sink, 1);
   EXPECT_EQ(options.hata.recent, -1);
@@ -62,8 +62,10 @@ TEST(Options, TakeLists) {
 }
 
 TEST(Options, DenseLayersMustFitTheModel) {
-  EXPECT_NO_THROW(check_dense_layers(8, 8, "m"));
-  EXPECT_THROW(check_dense_layers(9, 8, "m"), Error);
+  EXPECT_NO_THROW(DenseLayers::parse("8").check(8, "m"));
+  EXPECT_NO_THROW(DenseLayers::parse("0+7").check(8, "m"));
+  EXPECT_THROW(DenseLayers::parse("9").check(8, "m"), Error);
+  EXPECT_THROW(DenseLayers::parse("0+8").check(8, "m"), Error);
 }
 
 }  // namespace

@@ -243,6 +243,30 @@ TEST(Lists, AreInTheFormOfTheBundledModelsTraining) {
   EXPECT_EQ(frequent.queries[0].max_new_tokens, 9);
 }
 
+TEST(Tasks, LongQuestionsAreLong) {
+  for (const std::string task : {"long-question", "long-session"}) {
+    const Sample document = make_document(tokenizer(), task, 4096, 3, 7);
+    const auto lines = lines_of(document.text);
+    ASSERT_EQ(document.queries.size(), 3u);
+    for (const Query& query : document.queries) {
+      EXPECT_EQ(query.task, task);
+      EXPECT_GT(query.first_answer(), task == "long-session" ? 500u : 200u);
+      const std::string asked = text_of(tokenizer(), query.part(false));
+      const std::string last = asked.substr(asked.rfind("Q: "));
+      EXPECT_EQ(look_up(lines, last), text_of(tokenizer(), query.part(true)));
+      // What was answered before is right, too, and is no hint.
+      if (task == "long-session") {
+        const std::string key = last.substr(0, last.find('?'));
+        EXPECT_EQ(asked.find(key), asked.rfind(key));
+        const std::string first = asked.substr(0, asked.find('\n') + 4);
+        EXPECT_EQ(first + look_up(lines, first + "\n") + "\n",
+                  asked.substr(0, asked.find('\n', asked.find('\n') + 1) + 1));
+      }
+    }
+  }
+  EXPECT_EQ(expand_tasks({"long"}), (std::vector<std::string>{"long-question", "long-session"}));
+}
+
 TEST(Tasks, MixedDocumentAsksAllOfThem) {
   const std::vector<std::string> tasks = {"needle", "multi-key", "key-value",
                                           "trace",  "recall",    "copy"};

@@ -18,7 +18,7 @@ TEST(Options, DefaultsAreTheDocumentedOnes) {
   const Options o = parse_options("");
   EXPECT_EQ(o.method, "hata");
   EXPECT_EQ(o.rule.budget.tokens, 512);
-  EXPECT_EQ(o.dense_layers, 2);
+  EXPECT_EQ(o.dense_layers.text(), "2");
   EXPECT_EQ(o.rule.min_ctx, 1024);
   EXPECT_EQ(o.hata.sink, 1);
   EXPECT_EQ(o.hata.recent, -1);
@@ -38,7 +38,7 @@ TEST(Options, ReadsEveryKey) {
       "seed=7 max-rows=4 prefill=off huge-pages=off verify=1 stats=on quiet=1 probe=on\n");
   EXPECT_EQ(o.method, "exact-logit");
   EXPECT_DOUBLE_EQ(o.rule.budget.share, 0.0156);
-  EXPECT_EQ(o.dense_layers, 0);
+  EXPECT_EQ(o.dense_layers.text(), "0");
   EXPECT_EQ(o.rule.min_ctx, 64);
   EXPECT_EQ(o.hata.sink, 2);
   EXPECT_EQ(o.hata.recent, 8);

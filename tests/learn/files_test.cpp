@@ -6,6 +6,8 @@
 #include <cmath>
 #include <csignal>
 #include <filesystem>
+#include <functional>
+#include <memory>
 
 #include "../temp_folder.h"
 #include "learn/row_store.h"
@@ -26,6 +28,19 @@ weights::WeightsFile some_weights() {
   file.provenance.quality = "{}";
   for (const int layer : {0, 3}) {
     file.weights.layers[layer] = {random_projection(7, layer, 2, 128, 64), {4.5f, 6.0f}};
+  }
+  return file;
+}
+
+// With all that a file may hold.
+weights::WeightsFile full_weights() {
+  weights::WeightsFile file = some_weights();
+  file.weights.dense_layers = {{0, 2}};
+  for (auto& [layer, w] : file.weights.layers) {
+    w.queries = random_projection(8, layer, 2, 128, 64);
+    w.key_means.assign(2 * 128, 0.25f + static_cast<float>(layer));
+    w.kept_mass = std::make_shared<KeptMass>(
+        KeptMass{6000, {64, 128, 256}, {0.5f, 0.75f, 1.0f, 0.25f, 0.5f, 0.875f}});
   }
   return file;
 }
@@ -96,6 +111,62 @@ TEST_F(WeightsFiles, ComeBackAsTheyWere) {
   EXPECT_FALSE(fs::exists(file("w.gguf.partial")));
 }
 
+TEST_F(WeightsFiles, WhatTheyMayHoldBesidesComesBackToo) {
+  const weights::WeightsFile out = full_weights();
+  weights::write_weights(file("w.gguf"), out);
+  const weights::WeightsFile in = weights::read_weights(file("w.gguf"));
+  EXPECT_EQ(in.weights.dense_layers, out.weights.dense_layers);
+  for (const auto& [layer, w] : out.weights.layers) {
+    const LayerWeights& got = in.weights.layers.at(layer);
+    EXPECT_EQ(got.queries.weights, w.queries.weights);
+    EXPECT_EQ(got.of_queries().weights, w.queries.weights);
+    EXPECT_EQ(got.key_means, w.key_means);
+    ASSERT_NE(got.kept_mass, nullptr);
+    EXPECT_EQ(got.kept_mass->n_keys, 6000);
+    EXPECT_EQ(got.kept_mass->budgets, w.kept_mass->budgets);
+    EXPECT_EQ(got.kept_mass->mass, w.kept_mass->mass);
+  }
+  weights::WeightsFile none = some_weights();
+  none.weights.dense_layers.emplace();
+  weights::write_weights(file("w.gguf"), none);
+  ASSERT_TRUE(weights::read_weights(file("w.gguf")).weights.dense_layers.has_value());
+  EXPECT_TRUE(weights::read_weights(file("w.gguf")).weights.dense_layers->empty());
+}
+
+TEST_F(WeightsFiles, WhatDoesNotFitIsRefused) {
+  const auto error_with = [&](const std::function<void(weights::WeightsFile&)>& spoil) {
+    weights::WeightsFile bad = full_weights();
+    spoil(bad);
+    weights::write_weights(file("w.gguf"), bad);
+    return error_of([&] { weights::read_weights(file("w.gguf")); });
+  };
+  const auto spoil_mass = [](weights::WeightsFile& f, std::vector<float> mass) {
+    for (auto& [layer, w] : f.weights.layers) {
+      w.kept_mass = std::make_shared<KeptMass>(KeptMass{6000, {64, 128, 256}, mass});
+    }
+  };
+  const std::pair<std::string, std::string> cases[] = {
+      {error_with([](auto& f) { f.weights.dense_layers = {{2, 0}}; }), "dense_layers: 0"},
+      {error_with([](auto& f) { f.weights.dense_layers = {{-1}}; }), "dense_layers: -1"},
+      {error_with([](auto& f) { f.weights.layers[3].key_means.resize(128); }), "mean keys"},
+      {error_with([](auto& f) { f.weights.layers[0].queries = random_projection(1, 0, 1, 128, 64); }),
+       "query weights"},
+      {error_with([&](auto& f) { spoil_mass(f, {0.5f, 2.0f, 1.0f, 0.25f, 0.5f, 1.0f}); }),
+       "kept_mass"},
+      {error_with([](auto& f) {
+         for (auto& [layer, w] : f.weights.layers) {
+           w.kept_mass = std::make_shared<KeptMass>(
+               KeptMass{6000, {128, 64, 256}, w.kept_mass->mass});
+         }
+       }),
+       "kept_mass.budgets: 64"},
+  };
+  for (const auto& [error, want] : cases) {
+    EXPECT_NE(error.find(file("w.gguf")), std::string::npos) << error;
+    EXPECT_NE(error.find(want), std::string::npos) << error;
+  }
+}
+
 TEST_F(WeightsFiles, NumbersThatAreNotFiniteAreRefused) {
   weights::WeightsFile bad = some_weights();
   bad.weights.layers[3].projection.weights[5] = std::nanf("");
@@ -146,6 +217,34 @@ TEST_F(WeightsFiles, AFolderThatIsNotThereIsAnError) {
   const std::string error =
       error_of([&] { weights::write_weights(file("no/such/w.gguf"), some_weights()); });
   EXPECT_NE(error.find("cannot be written"), std::string::npos) << error;
+}
+
+TEST_F(WeightsFiles, AreFoundBesideTheirModel) {
+  weights::GgufWriter model;
+  model.put("general.name", "tiny");
+  model.tensor_f32("blk.0.attn_norm.weight", {2}, {1.0f, 2.0f});
+  model.write(file("some-q8_0.gguf"));
+  const weights::GgufFile header = weights::read_gguf(file("some-q8_0.gguf"));
+  weights::WeightsFile fitting = some_weights(), other = some_weights();
+  fitting.weights.fingerprint = weights::model_fingerprint(header);
+  std::vector<std::string> refused;
+  const auto found = [&] {
+    refused.clear();
+    return weights::find_weights(header, refused);
+  };
+  weights::write_weights(file("hata-elsewhere.gguf"), fitting);
+  EXPECT_EQ(found(), "") << "another name";
+  for (const char* name : {"hata-tiny-kl.gguf", "hata-some.gguf", "hata-some-q8_0-b.gguf"}) {
+    weights::write_weights(file(name), fitting);
+    EXPECT_EQ(found(), file(name));
+    EXPECT_EQ(refused.size(), 0u);
+    weights::write_weights(file(name), other);
+    EXPECT_EQ(found(), "");
+    ASSERT_EQ(refused.size(), 1u);
+    EXPECT_NE(refused[0].find(name), std::string::npos) << refused[0];
+    EXPECT_NE(refused[0].find("fingerprint"), std::string::npos) << refused[0];
+    fs::remove(file(name));
+  }
 }
 
 learn::SampledDocument some_document() {

@@ -50,6 +50,7 @@ void check_gradient(Objective& objective, const std::vector<Row>& rows, const Pa
     };
     move(up.w, down.w, gradient.w);
     move(up.log_scale, down.log_scale, gradient.log_scale);
+    move(up.w_query, down.w_query, gradient.w_query);
     const double measured = (objective.evaluate(rows, up, progress, nullptr) -
                              objective.evaluate(rows, down, progress, nullptr)) /
                             (2 * static_cast<double>(step));
@@ -61,6 +62,17 @@ TEST(Kl, GradientIsTheSlope) {
   const std::vector<Row> rows = {random_row(64, 2, 150, 3, 1)};
   KlObjective objective({}, 8.0);
   const Parameters at = random_parameters(64, 64, 2, 3);
+  Parameters gradient;
+  objective.evaluate(rows, at, 0.5, &gradient);
+  objective.hold_rms();
+  check_gradient(objective, rows, at, gradient, 0.5, 0.02);
+}
+
+TEST(Kl, GradientOfTwoProjectionsIsTheSlope) {
+  const std::vector<Row> rows = {random_row(64, 2, 150, 3, 1)};
+  KlObjective objective({}, 8.0);
+  Parameters at = random_parameters(64, 64, 2, 3);
+  at.w_query = random_parameters(64, 64, 2, 4).w;
   Parameters gradient;
   objective.evaluate(rows, at, 0.5, &gradient);
   objective.hold_rms();
@@ -216,6 +228,28 @@ TEST_P(Planted, TrainingFindsTheProjection) {
 INSTANTIATE_TEST_SUITE_P(Objectives, Planted,
                          ::testing::Values(Plant{"kl-far", 0.3f, 128}, Plant{"kl", 0.3f, 128},
                                            Plant{"paper", 10.0f, 64}));
+
+TEST(Train, QueriesCanLearnAProjectionOfTheirOwn) {
+  TrainOptions options;
+  options.rbit = 64;
+  options.separate_queries = true;
+  options = resolved(options);
+  options.steps = 5;
+  const auto load = [](int64_t i) { return planted_row(static_cast<uint64_t>(100 + i), 0.3f); };
+  const Parameters p = train_head(options, 4, load, 1, 0, kLength).parameters;
+  ASSERT_EQ(p.w_query.size(), p.w.size());
+  EXPECT_NE(p.w_query, p.w);
+}
+
+TEST(Train, ThePaperHasOneProjection) {
+  TrainOptions options;
+  options.objective = "paper";
+  options.separate_queries = true;
+  EXPECT_THROW(resolved(options), Error);
+  options.separate_queries = false;
+  options.centre = true;
+  EXPECT_THROW(resolved(options), Error);
+}
 
 TEST(Train, SameSeedSameResult) {
   TrainOptions options;

@@ -10,6 +10,7 @@
 #include "cache_fill.h"
 #include "core/clock.h"
 #include "core/random.h"
+#include "eval/setting.h"
 #include "ggml_host.h"
 #include "hata/types.h"
 #include "model.h"
@@ -27,7 +28,7 @@ struct Options {
   std::string fill = "state";
   std::vector<std::string> methods = {"ggml", "dense", "hata"};
   std::vector<Budget> budgets = {Budget::parse("512")};
-  std::vector<int> dense_layers = {2};
+  std::vector<DenseLayers> dense_layers = {DenseLayers{}};
   int64_t min_ctx = 1024;
   std::string cache_type = "f16";
   HataOptions hata;
@@ -87,7 +88,7 @@ class ModelBench {
         measure(session, depth, m);
         continue;
       }
-      for (const int dense_layers : options_.dense_layers) {
+      for (const DenseLayers& dense_layers : options_.dense_layers) {
         for (const Budget& budget : options_.budgets) {
           m.dense_layers = dense_layers;
           m.budget = budget;
@@ -182,7 +183,7 @@ class ModelBench {
     row["attn_method"] = method.method;
     row["budget"] = sparse ? Json(method.budget.text()) : Json();
     row["rbit"] = codes ? Json(method.hata.rbit) : Json();
-    row["dense_layers"] = sparse ? Json(method.dense_layers) : Json();
+    row["dense_layers"] = sparse ? eval::dense_layers_json(method.dense_layers) : Json();
     return row;
   }
 
@@ -232,8 +233,8 @@ const std::vector<Column> kColumns = {
 void run(const Options& options) {
   const weights::ModelShape shape = weights::model_shape(weights::read_gguf(options.model));
   const eval::Model model = open_model(options.model);
-  for (const int dense_layers : options.dense_layers) {
-    check_dense_layers(dense_layers, model.n_layers(), model.path());
+  for (const DenseLayers& layers : options.dense_layers) {
+    layers.check(model.n_layers(), model.path());
   }
   ModelBench bench(options, model, shape);
   for (const int64_t depth : options.depths) bench.run_depth(depth);
@@ -265,11 +266,7 @@ void add_bench_model(CLI::App& bench) {
       ->capture_default_str();
   add_methods(*app, options->methods);
   add_budgets(*app, options->budgets);
-  app->add_option("--dense-layers", options->dense_layers,
-                  "first layers that attend to every key (a comma list)")
-      ->delimiter(',')
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  add_dense_layers(*app, options->dense_layers);
   add_min_ctx(*app, options->min_ctx);
   add_cache_type(*app, options->cache_type);
   add_hata_options(*app, options->hata);

@@ -145,7 +145,7 @@ Json summary_json(const eval::Tokenizer& tokenizer, const eval::Sample& document
 
 void run(const Options& options) {
   const eval::Model model = open_model(options.model);
-  check_dense_layers(options.method.dense_layers, model.n_layers(), model.path());
+  options.method.dense_layers.check(model.n_layers(), model.path());
   check_weights(options.method.weights, model.path());
   const eval::LlamaTokenizer tokenizer(model.vocab());
   const eval::Sample document = eval::make_mixed_document(tokenizer, kTasks, options.n_ctx,
@@ -176,8 +176,8 @@ void run(const Options& options) {
   }
   print("{}: a document of {} tokens, read in {:.1f} s; {} questions\n", model.name(),
         document.tokens.size(), prefill_seconds, document.queries.size());
-  print("{}: budget {}, the first {} layers dense, {} threads\n\n", options.method.method,
-        options.method.budget.text(), options.method.dense_layers, options.threads);
+  print("{}: budget {}, dense layers {}, {} threads\n\n", options.method.method,
+        options.method.budget.text(), options.method.dense_layers.text(), options.threads);
   print_answers(tokenizer, document, contenders);
   print_summary(contenders, document.queries.size());
 }

@@ -24,7 +24,7 @@ struct Options {
   std::vector<int64_t> contexts = {8192};
   std::vector<std::string> methods = {"exact-prob", "exact-logit", "hata", "hata-paper", "random"};
   std::vector<Budget> budgets = {Budget::parse("1.56%")};
-  std::vector<int> dense_layers = {2};
+  std::vector<DenseLayers> dense_layers = {DenseLayers{}};
   int64_t min_ctx = 1024;
   std::string weights = "auto";
   eval::RunOptions run;
@@ -145,8 +145,8 @@ void export_tasks(const Options& options, const eval::Model& model, const eval::
 
 void run(const Options& options) {
   const eval::Model model = open_model(options.model);
-  for (const int dense_layers : options.dense_layers) {
-    check_dense_layers(dense_layers, model.n_layers(), model.path());
+  for (const DenseLayers& layers : options.dense_layers) {
+    layers.check(model.n_layers(), model.path());
   }
   check_weights(options.weights, model.path());
   const eval::RunOptions run = run_options(options);
@@ -194,11 +194,7 @@ void add_what(CLI::App& app, Options& options) {
                    "others with HATA's window",
                    eval::expand_methods);
   add_budgets(app, options.budgets);
-  app.add_option("--dense-layers", options.dense_layers,
-                 "first layers that attend to every key (a comma list)")
-      ->delimiter(',')
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  add_dense_layers(app, options.dense_layers);
   add_min_ctx(app, options.min_ctx);
   add_weights(app, options.weights);
 }

@@ -16,7 +16,7 @@ namespace {
 struct Options {
   std::vector<std::string> files;
   Budget budget;
-  int dense_layers = 2;
+  DenseLayers dense_layers;
   int64_t min_ctx = 1024;
   int rbit = 128;
   bool json = false;
@@ -38,15 +38,33 @@ double code_bytes(const weights::LayerShape& layer, int rbit) {
   return layer.heads.n_kv_heads * (rbit / 8.0 + kLengthBytes);
 }
 
+// A model file, and the trained weights beside it.
+struct Model {
+  weights::GgufFile file;
+  weights::ModelShape shape;
+  std::shared_ptr<const Weights> trained = nullptr;
+};
+
+Model read_model(weights::GgufFile file) {
+  Model model{std::move(file), {}};
+  model.shape = weights::model_shape(model.file);
+  std::vector<std::string> refused;
+  const std::string path = weights::find_weights(model.file, refused);
+  for (const std::string& line : refused) fmt::print(stderr, "hata: weights not used: {}\n", line);
+  if (!path.empty()) model.trained = weights::shared_weights(path);
+  return model;
+}
+
 // Why this layer will attend to every key; empty where it will not.
-std::string why_dense(const Options& options, const weights::LayerShape& layer, size_t index) {
+std::string why_dense(const Options& options, const Model& model, size_t index) {
+  const weights::LayerShape& layer = model.shape.layers[index];
   if (!layer.why_dense.empty()) return layer.why_dense;
   if (layer.window > 0 && layer.window < options.min_ctx) {
     return fmt::format("sees a window of {} keys, below --min-ctx {}", layer.window,
                        options.min_ctx);
   }
-  if (static_cast<int>(index) < options.dense_layers) {
-    return fmt::format("one of the first {} (--dense-layers)", options.dense_layers);
+  if (options.dense_layers.has(static_cast<int>(index), model.trained.get())) {
+    return fmt::format("one of --dense-layers {}", options.dense_layers.text());
   }
   return "";
 }
@@ -58,14 +76,14 @@ struct Cost {
   double sparse = 0;  ///< bytes that HATA reads for a token
 };
 
-Cost cost_at(const Options& options, const weights::ModelShape& model, int64_t n_kv) {
+Cost cost_at(const Options& options, const Model& model, int64_t n_kv) {
   Cost cost;
-  for (size_t i = 0; i < model.layers.size(); ++i) {
-    const weights::LayerShape& layer = model.layers[i];
+  for (size_t i = 0; i < model.shape.layers.size(); ++i) {
+    const weights::LayerShape& layer = model.shape.layers[i];
     const int64_t seen = layer.window > 0 ? std::min(layer.window, n_kv) : n_kv;
     const auto n = static_cast<double>(seen);
     cost.dense += n * key_value_bytes(layer);
-    if (!why_dense(options, layer, i).empty()) {
+    if (!why_dense(options, model, i).empty()) {
       cost.sparse += n * key_value_bytes(layer);
       continue;
     }
@@ -83,11 +101,11 @@ struct LayerRun {
   std::string why_dense;
 };
 
-std::vector<LayerRun> layer_runs(const Options& options, const weights::ModelShape& model) {
+std::vector<LayerRun> layer_runs(const Options& options, const Model& model) {
   std::vector<LayerRun> runs;
-  for (size_t i = 0; i < model.layers.size(); ++i) {
-    const weights::LayerShape& layer = model.layers[i];
-    const std::string why = why_dense(options, layer, i);
+  for (size_t i = 0; i < model.shape.layers.size(); ++i) {
+    const weights::LayerShape& layer = model.shape.layers[i];
+    const std::string why = why_dense(options, model, i);
     if (!runs.empty() && runs.back().why_dense == why && runs.back().layer->heads == layer.heads &&
         runs.back().layer->window == layer.window) {
       runs.back().last = i;
@@ -98,20 +116,21 @@ std::vector<LayerRun> layer_runs(const Options& options, const weights::ModelSha
   return runs;
 }
 
-Json model_json(const Options& options, const weights::GgufFile& file,
-                const weights::ModelShape& model) {
+Json model_json(const Options& options, const Model& model) {
+  const weights::ModelShape& shape = model.shape;
   Json json;
-  json["file"] = file.path;
+  json["file"] = model.file.path;
   json["kind"] = "model";
-  json["architecture"] = model.architecture;
-  json["name"] = model.name;
-  json["n_layers"] = model.layers.size();
-  json["context_length"] = model.context;
+  json["architecture"] = shape.architecture;
+  json["name"] = shape.name;
+  json["n_layers"] = shape.layers.size();
+  json["context_length"] = shape.context;
+  json["weights"] = model.trained != nullptr ? Json(model.trained->path) : Json();
   json["budget"] = options.budget.text();
   json["rbit"] = options.rbit;
-  for (size_t i = 0; i < model.layers.size(); ++i) {
-    const weights::LayerShape& layer = model.layers[i];
-    const std::string why = why_dense(options, layer, i);
+  for (size_t i = 0; i < shape.layers.size(); ++i) {
+    const weights::LayerShape& layer = shape.layers[i];
+    const std::string why = why_dense(options, model, i);
     json["layers"].push_back({{"layer", i},
                               {"n_q_heads", layer.heads.n_q_heads},
                               {"n_kv_heads", layer.heads.n_kv_heads},
@@ -131,17 +150,18 @@ Json model_json(const Options& options, const weights::GgufFile& file,
   return json;
 }
 
-void print_model(const Options& options, const weights::GgufFile& file,
-                 const weights::ModelShape& model) {
-  print("{}\n", file.path);
-  print("  {}{}{}: {} layers, trained on {} tokens\n", model.architecture,
-        model.name.empty() ? "" : ", ", model.name, model.layers.size(), model.context);
+void print_model(const Options& options, const Model& model) {
+  const weights::ModelShape& shape = model.shape;
+  print("{}\n", model.file.path);
+  print("  {}{}{}: {} layers, trained on {} tokens\n", shape.architecture,
+        shape.name.empty() ? "" : ", ", shape.name, shape.layers.size(), shape.context);
+  print("  codes: {}\n", model.trained != nullptr ? model.trained->path : "random, no weights file");
   for (const LayerRun& run : layer_runs(options, model)) {
     const HeadShape& heads = run.layer->heads;
     const std::string layers = run.first == run.last
                                    ? fmt::format("layer {}", run.first)
                                    : fmt::format("layers {} to {}", run.first, run.last);
-    const std::string shape =
+    const std::string form =
         heads.n_kv_heads == 0
             ? ""
             : fmt::format("{} query and {} KV heads of {} (group {}){}: ", heads.n_q_heads,
@@ -149,10 +169,10 @@ void print_model(const Options& options, const weights::GgufFile& file,
                           run.layer->window > 0
                               ? fmt::format(", a window of {} keys", run.layer->window)
                               : "");
-    print("  {}: {}{}\n", layers, shape,
+    print("  {}: {}{}\n", layers, form,
           run.why_dense.empty() ? "sparse" : "dense, " + run.why_dense);
   }
-  if (model.window_pattern_unknown) {
+  if (shape.window_pattern_unknown) {
     print("  some layers may see a sliding window only; the file does not say which\n");
   }
   print("  budget {}, {} bits a code, f16 cache\n", options.budget.text(), options.rbit);
@@ -182,7 +202,15 @@ Json weights_json(const weights::WeightsFile& file) {
   json["seed"] = p.seed;
   json["first_loss"] = p.first_loss;
   json["last_loss"] = p.last_loss;
-  for (const auto& [layer, w] : file.weights.layers) json["layers"].push_back(layer);
+  if (const auto& dense = file.weights.dense_layers) json["dense_layers"] = *dense;
+  for (const auto& [layer, w] : file.weights.layers) {
+    json["layers"].push_back(layer);
+    if (w.kept_mass == nullptr) continue;
+    Json& kept = json["kept_mass"];
+    kept["n_keys"] = w.kept_mass->n_keys;
+    kept["budgets"] = w.kept_mass->budgets;
+    kept["layers"][std::to_string(layer)] = w.kept_mass->mass;
+  }
   json["quality"] = Json::parse(p.quality, nullptr, false);
   if (json["quality"].is_discarded()) json["quality"] = nullptr;
   return json;
@@ -201,6 +229,29 @@ void print_quality(const char* title, const Json& by_method) {
   }
 }
 
+// What --dense-layers auto and --budget auto do with the file.
+void print_needs(const Weights& weights) {
+  if (weights.dense_layers) {
+    print("  --dense-layers auto: {}\n",
+          weights.dense_layers->empty() ? "none" : fmt::format("{}", fmt::join(*weights.dense_layers, ", ")));
+  }
+  constexpr double kKept = 0.99;
+  std::string needs;
+  int64_t n_keys = 0;
+  for (const auto& [layer, w] : weights.layers) {
+    if (w.kept_mass == nullptr) continue;
+    n_keys = w.kept_mass->n_keys;
+    std::vector<int64_t> heads;
+    for (int head = 0; head < w.projection.n_heads; ++head) {
+      heads.push_back(w.kept_mass->needed(head, kKept));
+    }
+    needs += fmt::format("{}{}: {}", needs.empty() ? "" : "; ", layer, fmt::join(heads, " "));
+  }
+  if (needs.empty()) return;
+  print("  keys that keep {} of the attention to {}, by layer and KV head:\n    {}\n", kKept, n_keys,
+        needs);
+}
+
 void print_weights(const weights::WeightsFile& file) {
   const weights::Provenance& p = file.provenance;
   print("{}\n  HATA weights for {} ({}, fingerprint {}): {} layers, {} bits a code\n",
@@ -209,8 +260,13 @@ void print_weights(const weights::WeightsFile& file) {
   print("  trained by {} on {} documents of {} tokens, {} steps, seed {}: {}\n",
         file.weights.objective, p.rows, p.row_tokens, p.steps, p.seed, p.dataset);
   print("  loss {:.4f} at first, {:.4f} at last\n", p.first_loss, p.last_loss);
+  print_needs(file.weights);
   const Json quality = Json::parse(p.quality, nullptr, false);
   if (!quality.is_object()) return;
+  if (const Json kl = quality.value("kl", Json()); kl.is_object()) {
+    print("  at {} of the keys: {:.4f} nats a token with all layers sparse, {:.4f} with auto\n",
+          kl.value("budget", ""), kl.value("all_sparse", 0.0), kl.value("chosen", 0.0));
+  }
   print_quality("attention to far keys that the chosen ones hold (held-out documents)",
                 quality.value("kept_mass", Json()));
   print_quality("of the far keys attended to most, the share that is chosen",
@@ -226,13 +282,9 @@ void run(const Options& options) {
       options.json ? all.push_back(weights_json(trained)) : print_weights(trained);
       continue;
     }
-    const weights::ModelShape model = weights::model_shape(file);
-    check_dense_layers(options.dense_layers, static_cast<int>(model.layers.size()), path);
-    if (options.json) {
-      all.push_back(model_json(options, file, model));
-    } else {
-      print_model(options, file, model);
-    }
+    const Model model = read_model(file);
+    options.dense_layers.check(static_cast<int>(model.shape.layers.size()), path);
+    options.json ? all.push_back(model_json(options, model)) : print_model(options, model);
   }
   if (options.json) print("{}\n", all.dump(2));
 }

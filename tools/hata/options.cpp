@@ -34,24 +34,37 @@ std::string problem(Fn&& fn) {
   return {};
 }
 
+constexpr const char* kBudgetHelp =
+    "keys a row may attend to: a number, a part of the context (1.56%), or auto:0.99 (as many as "
+    "keep so much of the attention, by trained weights)";
+constexpr const char* kDenseLayersHelp =
+    "layers that attend to every key: how many of the first ones (2), further ones (0+5+7), or "
+    "auto (as the trained weights say)";
+
 void check_method(const std::string& name) { (void)make_selector(name, HataOptions{}); }
 
 }  // namespace
 
-void add_budget(CLI::App& app, Budget& budget) {
+void add_budget(CLI::App& app, const std::string& name, const std::string& help, Budget& budget) {
   app.add_option_function<std::string>(
-         "--budget",
-         [&budget](const std::string& text) {
-           checked("--budget", [&] { budget = Budget::parse(text); });
+         name,
+         [name, &budget](const std::string& text) {
+           checked(name, [&] { budget = Budget::parse(text); });
          },
-         "keys a row may attend to: a number, or a part of the context such as 1.56%")
+         help)
       ->default_str(budget.text());
 }
 
-void add_dense_layers(CLI::App& app, int& dense_layers) {
-  app.add_option("--dense-layers", dense_layers, "first layers that attend to every key")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+void add_budget(CLI::App& app, Budget& budget) { add_budget(app, "--budget", kBudgetHelp, budget); }
+
+void add_dense_layers(CLI::App& app, DenseLayers& dense_layers) {
+  app.add_option_function<std::string>(
+         "--dense-layers",
+         [&dense_layers](const std::string& text) {
+           checked("--dense-layers", [&] { dense_layers = DenseLayers::parse(text); });
+         },
+         kDenseLayersHelp)
+      ->default_str(dense_layers.text());
 }
 
 void add_min_ctx(CLI::App& app, int64_t& min_ctx) {
@@ -152,20 +165,34 @@ void add_threads(CLI::App& app, int& threads) {
       ->capture_default_str();
 }
 
-void add_budgets(CLI::App& app, std::vector<Budget>& budgets) {
+namespace {
+
+// A comma list of values that T::parse reads; what the vector holds is the default.
+template <class T>
+void add_parsed_list(CLI::App& app, const char* name, std::vector<T>& values, const char* help) {
   std::string defaults;
-  for (const Budget& budget : budgets) defaults += (defaults.empty() ? "" : ",") + budget.text();
+  for (const T& value : values) defaults += (defaults.empty() ? "" : ",") + value.text();
   app.add_option_function<std::vector<std::string>>(
-         "--budget",
-         [&budgets](const std::vector<std::string>& texts) {
-           budgets.clear();
+         name,
+         [name, &values](const std::vector<std::string>& texts) {
+           values.clear();
            for (const auto& text : texts) {
-             checked("--budget", [&] { budgets.push_back(Budget::parse(text)); });
+             checked(name, [&] { values.push_back(T::parse(text)); });
            }
          },
-         "keys a row may attend to: numbers, or parts of the context such as 1.56%")
+         help)
       ->delimiter(',')
       ->default_str(defaults);
+}
+
+}  // namespace
+
+void add_budgets(CLI::App& app, std::vector<Budget>& budgets) {
+  add_parsed_list(app, "--budget", budgets, kBudgetHelp);
+}
+
+void add_dense_layers(CLI::App& app, std::vector<DenseLayers>& dense_layers) {
+  add_parsed_list(app, "--dense-layers", dense_layers, kDenseLayersHelp);
 }
 
 void add_methods(CLI::App& app, std::vector<std::string>& methods) {
@@ -192,15 +219,9 @@ std::string host_options(const MethodOptions& options) {
   return fmt::format(
       "method={} budget={} dense-layers={} min-ctx={} sink={} recent={} lengths={} weights={} "
       "seed={} rbit={} prefill={} huge-pages={}",
-      as_word(options.method), options.budget.text(), options.dense_layers, options.min_ctx,
+      as_word(options.method), options.budget.text(), options.dense_layers.text(), options.min_ctx,
       hata.sink, hata.recent, on(hata.lengths), as_word(options.weights), hata.seed, hata.rbit,
       on(options.prefill), on(options.huge_pages));
-}
-
-void check_dense_layers(int dense_layers, int n_layers, const std::string& model) {
-  if (dense_layers <= n_layers) return;
-  throw Error(fmt::format("--dense-layers {}: {} has {} layers; give 0 to {}", dense_layers, model,
-                          n_layers, n_layers));
 }
 
 void check_weights(const std::string& weights, const std::string& model) {

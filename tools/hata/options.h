@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "hata/dense_layers.h"
 #include "hata/selector.h"
 
 namespace hata::cli {
@@ -16,7 +17,7 @@ struct MethodOptions {
   HataOptions hata = {};
   std::string weights = "auto";  ///< those beside the model; or "off", or a file
   Budget budget = {};
-  int dense_layers = 2;
+  DenseLayers dense_layers = {};
   int64_t min_ctx = 1024;
   bool prefill = true;
   bool huge_pages = true;
@@ -24,7 +25,9 @@ struct MethodOptions {
 
 /// One option each, named as the function is.
 void add_budget(CLI::App& app, Budget& budget);
-void add_dense_layers(CLI::App& app, int& dense_layers);
+/// The same under another name and help.
+void add_budget(CLI::App& app, const std::string& name, const std::string& help, Budget& budget);
+void add_dense_layers(CLI::App& app, DenseLayers& dense_layers);
 void add_min_ctx(CLI::App& app, int64_t& min_ctx);
 void add_prefill(CLI::App& app, bool& prefill);
 void add_huge_pages(CLI::App& app, bool& huge_pages);
@@ -43,13 +46,11 @@ void add_threads(CLI::App& app, int& threads);
 
 /// Options that take a comma list; what the vector holds is the default.
 void add_budgets(CLI::App& app, std::vector<Budget>& budgets);
+void add_dense_layers(CLI::App& app, std::vector<DenseLayers>& dense_layers);
 void add_methods(CLI::App& app, std::vector<std::string>& methods);
 
 /// The text by which the llama.cpp host is told of these options.
 std::string host_options(const MethodOptions& options);
-
-/// Throws Error where --dense-layers is beyond the model's layers.
-void check_dense_layers(int dense_layers, int n_layers, const std::string& model);
 
 /// Throws Error where --weights names a file that was made for another model.
 void check_weights(const std::string& weights, const std::string& model);

@@ -37,7 +37,7 @@ void run(const Options& options) {
   const std::string text = (options.file.empty() ? "" : read_text(options.file)) + options.prompt;
   if (text.empty()) throw Error("the prompt is empty; give -p TEXT or -f FILE (- for stdin)");
   const eval::Model model = open_model(options.model);
-  check_dense_layers(options.method.dense_layers, model.n_layers(), model.path());
+  options.method.dense_layers.check(model.n_layers(), model.path());
   check_weights(options.method.weights, model.path());
   configure_host(host_options(options.method));
 

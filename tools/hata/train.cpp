@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/files.h"
 #include "eval/host.h"
+#include "eval/layer_check.h"
 #include "learn/sampler.h"
 #include "learn/trainer.h"
 #include "model.h"
@@ -33,9 +34,20 @@ struct Options {
   int queries = 48;
   learn::TrainOptions train;
   bool with_paper = false;
+  std::string samples;  ///< folder that keeps the sampled rows; empty: they go with the rest
+  double memory_gb = 0;
+  Budget check_budget = Budget::parse("1.56%");
+  double most_kl = 0.01;
   bool resume = false;
   int threads = 1;
 };
+
+// Budgets that are measured for --budget auto.
+std::vector<Budget> needs() {
+  std::vector<Budget> budgets;
+  for (int64_t k = 32; k <= 4096; k *= 2) budgets.push_back({.tokens = k});
+  return budgets;
+}
 
 class Train {
  public:
@@ -55,15 +67,16 @@ class Train {
           (model.parent_path() / ("hata-" + model.stem().string() + ".gguf")).string();
     }
     folder_ = options_.output + ".work";
+    samples_ = options_.samples.empty() ? folder_ : options_.samples;
   }
 
   void run() {
     check_output();
     announce();
-    prepare_folder();
+    prepare_folder(samples_, "samples.txt", sample_settings());
+    prepare_folder(folder_, "settings.txt", settings());
     sample();
-    const auto heads = train();
-    write(heads);
+    write(train());
     std::error_code ignored;
     fs::remove_all(folder_, ignored);
   }
@@ -83,83 +96,140 @@ class Train {
     return n;
   }
 
-  // Bytes of the sampled rows on disk, and what training holds in memory besides the model.
-  std::pair<double, double> sizes() const {
-    double disk = 0, memory = 0;
+  // Bytes of the sampled rows on disk, and what training one head holds in memory.
+  struct Sizes {
+    double disk = 0, head = 0;
+  };
+  Sizes sizes() const {
+    Sizes sizes;
+    const auto n = static_cast<double>(options_.n_ctx);
     for (const auto& layer : shape_.layers) {
       if (!layer.why_dense.empty()) continue;
       const HeadShape& h = layer.heads;
-      const double keys = static_cast<double>(options_.n_ctx) * h.head_dim;
+      const double keys = n * h.head_dim;
       const double vectors = static_cast<double>(options_.queries) * h.group();
-      disk += static_cast<double>(documents_.size()) *
-              (2 * keys * h.n_kv_heads + 4 * options_.queries * h.n_q_heads * h.head_dim);
-      const double rbit = options_.train.rbit;
-      const double one_row = 4 * (keys + static_cast<double>(options_.n_ctx) * 2 * rbit +
-                                  2 * vectors * static_cast<double>(options_.n_ctx));
-      memory = std::max(memory, one_row + 4 * keys * options_.train.rows_a_step);
+      sizes.disk += static_cast<double>(documents_.size()) *
+                    (2 * keys * h.n_kv_heads + 4 * options_.queries * h.n_q_heads * h.head_dim);
+      // The rows of a step with one that is being loaded; soft codes with their gradients; the
+      // logits of all queries, true and estimated.
+      const int rows = std::max(options_.train.rows_a_step, options_.with_paper ? kPaperRows : 1);
+      sizes.head = std::max(sizes.head, 4 * (keys * (rows + 2) + n * 2 * options_.train.rbit +
+                                             2 * vectors * n + rows * n * (h.group() + 2)));
     }
-    return {disk, memory * options_.threads};
+    return sizes;
   }
 
+  // Of the whole process: the model, its context while documents are read or checked, training.
+  double memory() const {
+    double cache = 0;
+    for (const auto& layer : shape_.layers) {
+      cache += 2.0 * static_cast<double>(options_.n_ctx) * layer.heads.n_kv_heads *
+               (layer.heads.head_dim + layer.value_dim);
+    }
+    const double model = static_cast<double>(fs::file_size(model_path_));
+    return kBaseBytes + model + std::max(cache * checked_documents() + kBaseBytes,
+                                         trainers() * (sizes().head + kThreadBytes));
+  }
+
+  // Heads trained side by side: as many as there are threads and room.
+  int trainers() const {
+    if (options_.memory_gb == 0) return options_.threads;
+    const double room = options_.memory_gb * 1e9 - kBaseBytes -
+                        static_cast<double>(fs::file_size(model_path_));
+    const double fit = room / (sizes().head + kThreadBytes);
+    if (fit < 1) {
+      throw Error(fmt::format("--memory {}: one head takes {} besides the model; give more, or a "
+                              "smaller -c or --queries",
+                              options_.memory_gb, human_bytes(sizes().head + kThreadBytes)));
+    }
+    return std::min(options_.threads, static_cast<int>(fit));
+  }
+
+  int checked_documents() const { return std::min(options_.held_out, kCheckedDocuments); }
+
   void announce() const {
-    const auto [disk, memory] = sizes();
+    if (n_heads() == 0) {
+      throw Error(model_path_ + ": no layer can be sparse (hata info says why): there is nothing "
+                                "to train");
+    }
     fmt::print(stderr,
                "hata train: {}, {} KV heads to train; {} documents of {} tokens ({}), {} of them "
-               "held out\n            {} on disk in {}, {} of memory besides the model\n",
+               "held out\n            {} on disk in {}; at most {} of memory, {} heads at once\n",
                model_.name(), n_heads(), documents_.size(), options_.n_ctx,
-               documents_.description(), options_.held_out, human_bytes(disk), folder_,
-               human_bytes(memory));
+               documents_.description(), options_.held_out, human_bytes(sizes().disk), samples_,
+               human_bytes(memory()), trainers());
     if (documents_.size() <= options_.held_out) {
       throw Error(
           fmt::format("the texts give {} documents of {} tokens, {} of which are held out: "
                       "give more text, a smaller -c, or fewer --held-out",
                       documents_.size(), options_.n_ctx, options_.held_out));
     }
+    print_time();
   }
 
-  // What decides the rows and heads that the folder holds.
+  // One step on random numbers, timed.
+  void print_time() const {
+    const auto layer = std::find_if(shape_.layers.begin(), shape_.layers.end(),
+                                    [](const auto& l) { return l.why_dense.empty(); });
+    const double step = learn::time_step(options_.train, layer->heads, options_.n_ctx,
+                                         options_.queries);
+    const double seconds = step * options_.train.steps * static_cast<double>(n_heads()) / trainers();
+    fmt::print(stderr, "            training takes about {}, after the documents are read\n",
+               human_duration(seconds));
+  }
+
+  // What decides the sampled rows.
+  std::string sample_settings() const {
+    return fmt::format("model {}\ndocuments {} of {} tokens: {}\nqueries {}\nseed {}\n",
+                       weights::model_fingerprint(header_), documents_.size(), options_.n_ctx,
+                       documents_.description(), options_.queries, options_.train.seed);
+  }
+
+  // What decides the heads.
   std::string settings() const {
     const learn::TrainOptions& t = options_.train;
-    return fmt::format(
-        "model {}\ndocuments {} of {} tokens: {}\nqueries {}\nheld out {}\nseed {}\nobjective {}\n"
-        "rbit {}\nsteps {}\nrows a step {}\nrate {}\nskip {} {}\nsharpness {} {}\npaper {}\n",
-        weights::model_fingerprint(header_), documents_.size(), options_.n_ctx,
-        documents_.description(), options_.queries, options_.held_out, t.seed, t.objective, t.rbit,
-        t.steps, t.rows_a_step, t.rate, t.kl.skip_first, t.kl.skip_last, t.kl.sharpness_first,
-        t.kl.sharpness_last, options_.with_paper);
+    return sample_settings() +
+           fmt::format(
+               "held out {}\nobjective {}\nrbit {}\nsteps {}\nrows a step {}\nrate {}\nskip {} "
+               "{}\nsharpness {} {}\nseparate queries {}\ncentre {}\npaper {}\n",
+               options_.held_out, t.objective, t.rbit, t.steps, t.rows_a_step, t.rate,
+               t.kl.skip_first, t.kl.skip_last, t.kl.sharpness_first, t.kl.sharpness_last,
+               t.separate_queries, t.centre, options_.with_paper);
   }
 
-  void prepare_folder() const {
-    const fs::path file = fs::path(folder_) / "settings.txt";
-    if (fs::exists(file) && !options_.resume) {
-      throw Error(folder_ +
+  // Rows that are kept are there to be used again; a run that was interrupted has to be asked for.
+  void prepare_folder(const std::string& folder, const char* name, const std::string& now) const {
+    const fs::path file = fs::path(folder) / name;
+    if (fs::exists(file) && !options_.resume && folder == folder_) {
+      throw Error(folder +
                   " holds the beginning of another run: --resume goes on with it; remove "
                   "it to start anew");
     }
     std::error_code error;
-    fs::create_directories(folder_, error);
-    if (error) throw Error(folder_ + ": cannot be made: " + error.message());
+    fs::create_directories(folder, error);
+    if (error) throw Error(folder + ": cannot be made: " + error.message());
     if (fs::exists(file)) {
-      check_settings(read_file(file));
+      check_settings(folder, read_file(file), now);
     } else {
-      write_file_whole(file, {settings()});
+      write_file_whole(file, {now});
     }
   }
 
-  void check_settings(const std::string& of_run_before) const {
-    std::istringstream before(of_run_before), now(settings());
+  static void check_settings(const std::string& folder, const std::string& of_run_before,
+                             const std::string& settings) {
+    std::istringstream before(of_run_before), now(settings);
     std::string line, mine;
     while (std::getline(now, mine)) {
       if (std::getline(before, line) && line == mine) continue;
       throw Error(
-          fmt::format("{}: the run before had '{}', this one has '{}'; --resume with the "
-                      "same settings, or remove the folder",
-                      folder_, line, mine));
+          fmt::format("{}: the run before had '{}', this one has '{}'; go on with the same "
+                      "settings, or remove the folder",
+                      folder, line, mine));
     }
   }
 
   fs::path row_file(int64_t number) const {
-    return fs::path(folder_) / fmt::format("row-{:04}.bin", number);
+    return fs::path(samples_) / fmt::format("row-{:04}.bin", number);
   }
 
   void sample() {
@@ -206,11 +276,13 @@ class Train {
     std::vector<fs::path> files;
     for (int64_t i = 0; i < documents_.size(); ++i) files.push_back(row_file(i));
     const learn::RowStore rows(files);
+    mean_keys_seen_ = rows.mean_keys_seen(rows.n_rows() - options_.held_out);
     learn::TrainerOptions trainer{.train = options_.train,
                                   .n_held_out = options_.held_out,
-                                  .threads = options_.threads,
+                                  .threads = trainers(),
                                   .with_paper = options_.with_paper,
-                                  .budgets = budgets_};
+                                  .budgets = budgets_,
+                                  .needs = needs()};
     const auto start = Clock::now();
     progress_.show("training: {} heads", n_heads());
     auto heads = learn::train_all(
@@ -244,8 +316,8 @@ class Train {
     for (const auto& [name, q] : kinds) {
       if (q.queries == 0) continue;
       for (size_t b = 0; b < budgets_.size(); ++b) {
-        quality["kept_mass"][name][budgets_[b].text()] = std::round(q.kept_mass[b] * 1e4) / 1e4;
-        quality["recall"][name][budgets_[b].text()] = std::round(q.recall[b] * 1e4) / 1e4;
+        quality["kept_mass"][name][budgets_[b].text()] = rounded(q.kept_mass[b]);
+        quality["recall"][name][budgets_[b].text()] = rounded(q.recall[b]);
       }
     }
     return quality;
@@ -267,6 +339,78 @@ class Train {
     return p;
   }
 
+  // The share of attention kept, as --budget auto needs it.
+  std::shared_ptr<const KeptMass> kept_mass(
+      const std::vector<const learn::TrainedHead*>& heads) const {
+    KeptMass kept;
+    kept.n_keys = mean_keys_seen_;
+    for (const Budget& budget : needs()) kept.budgets.push_back(budget.tokens);
+    for (const auto* head : heads) {
+      for (const double mass : head->needs.all_mass) {
+        kept.mass.push_back(static_cast<float>(std::min(mass, 1.0)));
+      }
+    }
+    return std::make_shared<const KeptMass>(std::move(kept));
+  }
+
+  LayerWeights layer_weights(const std::vector<const learn::TrainedHead*>& heads) const {
+    LayerWeights out;
+    const int rbit = options_.train.rbit;
+    const int head_dim = static_cast<int>(heads[0]->w.size()) / rbit;
+    out.projection = {static_cast<int>(heads.size()), head_dim, rbit, {}};
+    if (options_.train.separate_queries) out.queries = out.projection;
+    const auto append = [](std::vector<float>& to, const std::vector<float>& from) {
+      to.insert(to.end(), from.begin(), from.end());
+    };
+    for (const auto* head : heads) {
+      append(out.projection.weights, head->w);
+      append(out.queries.weights, head->w_query);
+      append(out.key_means, head->key_mean);
+      out.mean_lengths.push_back(static_cast<float>(head->mean_length));
+    }
+    out.kept_mass = kept_mass(heads);
+    return out;
+  }
+
+  // Looks which layers should stay dense, with the weights as they are so far.
+  void check_layers(weights::WeightsFile& file, Json& quality) {
+    const std::string path = (fs::path(folder_) / "unchecked.gguf").string();
+    weights::write_weights(path, file);
+    eval::LayerCheckOptions check{.weights = path,
+                                  .budget = options_.check_budget,
+                                  .most_kl = options_.most_kl,
+                                  .threads = options_.threads};
+    for (const auto& [layer, unused] : file.weights.layers) check.layers.push_back(layer);
+    std::vector<std::vector<eval::Token>> documents;
+    for (int i = 0; i < checked_documents(); ++i) {
+      documents.push_back(documents_.make(documents_.size() - 1 - i));
+    }
+    const eval::LayerCheck found = eval::check_layers(
+        model_, documents, check,
+        [&](const std::string& what) { progress_.show("which layers may be sparse: {}", what); });
+    progress_.clear();
+    file.weights.dense_layers = found.dense_layers;
+    Json kl;
+    kl["budget"] = options_.check_budget.text();
+    kl["tokens"] = found.n_compared;
+    kl["all_sparse"] = rounded(found.kl_all);
+    kl["chosen"] = rounded(found.kl);
+    for (size_t i = 0; i < check.layers.size(); ++i) {
+      kl["alone"][std::to_string(check.layers[i])] = rounded(found.kl_alone[i]);
+    }
+    quality["kl"] = kl;
+    fmt::print(stderr,
+               "at {} of the keys, all layers sparse cost {:.4f} nats a token; {} stay dense with "
+               "--dense-layers auto ({:.4f} nats)\n",
+               options_.check_budget.text(), found.kl_all,
+               found.dense_layers.empty()
+                   ? "none"
+                   : fmt::format("layers {}", fmt::join(found.dense_layers, ", ")),
+               found.kl);
+  }
+
+  static double rounded(double x) { return std::round(x * 1e4) / 1e4; }
+
   void write(const std::vector<learn::TrainedHead>& heads) {
     weights::WeightsFile file;
     file.rbit = options_.train.rbit;
@@ -281,20 +425,19 @@ class Train {
     }
     Json quality = quality_of(all);
     for (const auto& [layer, of_layer] : by_layer) {
-      LayerWeights& out = file.weights.layers[layer];
-      const int head_dim = static_cast<int>(of_layer[0]->w.size()) / file.rbit;
-      out.projection = {static_cast<int>(of_layer.size()), head_dim, file.rbit, {}};
-      for (const auto* head : of_layer) {
-        auto& w = out.projection.weights;
-        w.insert(w.end(), head->w.begin(), head->w.end());
-        out.mean_lengths.push_back(static_cast<float>(head->mean_length));
-      }
+      file.weights.layers[layer] = layer_weights(of_layer);
       quality["layers"][std::to_string(layer)] = quality_of(of_layer);
     }
+    check_layers(file, quality);
     file.provenance.quality = quality.dump();
     weights::write_weights(options_.output, file);
     print("{}\n", options_.output);
   }
+
+  // What paper.h calls a step, and what OpenBLAS and the program itself take.
+  static constexpr int kPaperRows = 20;
+  static constexpr int kCheckedDocuments = 4;
+  static constexpr double kThreadBytes = 64e6, kBaseBytes = 150e6;
 
   Options options_;
   std::string model_path_;
@@ -303,7 +446,9 @@ class Train {
   eval::Model model_;
   eval::LlamaTokenizer tokenizer_;
   TrainingDocuments documents_;
-  std::string folder_;
+  std::string folder_;   ///< of this run
+  std::string samples_;  ///< of the rows
+  int64_t mean_keys_seen_ = 0;  ///< by the held-out queries
   const std::vector<Budget> budgets_ = {Budget::parse("64"), Budget::parse("256"),
                                         Budget::parse("1.56%")};
   Progress progress_;
@@ -341,6 +486,16 @@ void add_train(CLI::App& app) {
                    "kl-far (attention to far keys), kl (to all keys), paper (HATA's own)")
       ->check(CLI::IsMember({"kl-far", "kl", "paper"}))
       ->capture_default_str();
+  train->add_option("--skip-first", options->train.kl.skip_first,
+                    "kl-far: first keys that are not learned from (the window holds them)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  train->add_option("--skip-last", options->train.kl.skip_last, "kl-far: last keys, likewise")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  train->add_flag("--separate-queries", options->train.separate_queries,
+                  "queries learn a projection of their own");
+  train->add_flag("--centre", options->train.centre, "keys are encoded relative to their mean");
   train->add_option("--steps", options->train.steps, "steps a head (0: the objective's default)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -351,6 +506,19 @@ void add_train(CLI::App& app) {
       ->capture_default_str();
   train->add_flag("--with-paper", options->with_paper,
                   "train the paper's objective too, to compare with (its codes are not kept)");
+  train->add_option("--samples", options->samples,
+                    "a folder that keeps what was sampled, for further runs of other objectives");
+  train->add_option("--memory", options->memory_gb,
+                    "gigabytes that may be used; fewer heads are trained at once (0: no limit)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  add_budget(*train, "--check-budget",
+             "of sparse layers, where it is measured which should stay dense",
+             options->check_budget);
+  train->add_option("--max-kl", options->most_kl,
+                    "nats a token that sparse layers may cost; the rest stays dense")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   train->add_flag("--resume", options->resume, "go on with a run that was interrupted");
   add_threads(*train, options->threads);
   train->callback([options] { Train(*options).run(); });
