@@ -232,6 +232,18 @@ Json summarize_setting(const Json& setting, int64_t n_ctx, const Records& record
   return row;
 }
 
+// The setting of another method that a setting is compared with; "" where there is none.
+std::string counterpart(const Json& settings, const Json& setting, const std::string& method) {
+  if (setting.at("method") == method) return "";
+  for (const Json& other : settings) {
+    if (other.at("method") == method && other.at("budget") == setting.at("budget") &&
+        other.at("dense_layers") == setting.at("dense_layers")) {
+      return other.at("id");
+    }
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string verdict(const Estimate& difference) {
@@ -240,8 +252,9 @@ std::string verdict(const Estimate& difference) {
   return difference.low > 0 ? "better" : "open";
 }
 
-Json summarize(const Results& results) {
+Json summarize(const Results& results, const std::string& against) {
   Json summary = {{"settings", results.settings},
+                  {"against", against.empty() ? Json() : Json(against)},
                   {"errors", results.errors},
                   {"rows", Json::array()},
                   {"heads", Json::array()},
@@ -256,8 +269,13 @@ Json summarize(const Results& results) {
       const Records records = select(results, n_ctx, id);
       if (records.empty()) continue;
       const LayerCounts layers = layers_of(records);
-      summary["rows"].push_back(
+      Json& row = summary["rows"].emplace_back(
           summarize_setting(setting, n_ctx, records, reference, layers, seed));
+      const std::string other = counterpart(results.settings.at("settings"), setting, against);
+      if (!other.empty()) {
+        const Strata differences = differences_by_task(records, select(results, n_ctx, other));
+        row["against"] = estimate_json(estimate(differences, kDifference, seed));
+      }
       if (!layers.empty()) {
         summary["heads"].push_back(
             {{"n_ctx", n_ctx}, {"setting", id}, {"layers", heads_json(layers)}});

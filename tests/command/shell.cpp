@@ -25,6 +25,8 @@ Result shell(const std::string& command) {
   return result;
 }
 
-Result hata(const std::string& arguments) { return shell("'" HATA "' " + arguments); }
+std::string program() { return "'" HATA "'"; }
+
+Result hata(const std::string& arguments) { return shell(program() + " " + arguments); }
 
 }  // namespace hata::cli

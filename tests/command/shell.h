@@ -13,7 +13,9 @@ struct Result {
 
 /// Through sh, with standard output and error kept apart.
 Result shell(const std::string& command);
-/// The built `hata` with these arguments.
+/// The built `hata`, as a word of a shell.
+std::string program();
+/// The same, run with these arguments.
 Result hata(const std::string& arguments);
 
 }  // namespace hata::cli

@@ -57,7 +57,64 @@ TEST_F(TrainCommand, GoesOnWithWhatIsThere) {
   EXPECT_TRUE(bytes("cut.gguf") == bytes("whole.gguf"));
 }
 
+// Killed wherever it may be: while it reads, trains or checks.
+TEST_F(TrainCommand, GoesOnAfterAKill) {
+  ASSERT_EQ(train("whole.gguf").status, 0);
+  for (const char* seconds : {"0.6", "1.2", "2"}) {
+    fs::remove_all(file("killed.gguf.work"));
+    fs::remove(file("killed.gguf"));
+    shell("timeout -s KILL " + std::string(seconds) + " " + program() +
+          " train -c 512 --rows 2 --held-out 1 --steps 2 --queries 4 -o " + file("killed.gguf"));
+    if (!fs::exists(file("killed.gguf"))) {
+      const Result resumed = train("killed.gguf", "--resume");
+      ASSERT_EQ(resumed.status, 0) << resumed.err;
+    }
+    EXPECT_TRUE(bytes("killed.gguf") == bytes("whole.gguf")) << seconds;
+  }
+}
+
+TEST_F(TrainCommand, KeepsItsSamplesForOtherRuns) {
+  const std::string samples = " --samples " + file("rows");
+  ASSERT_EQ(train("a.gguf").status, 0);
+  ASSERT_EQ(train("b.gguf", samples).status, 0);
+  EXPECT_TRUE(bytes("a.gguf") == bytes("b.gguf"));
+  const Result again = train("c.gguf", samples + " --separate-queries --centre --rbit 64");
+  ASSERT_EQ(again.status, 0) << again.err;
+  EXPECT_EQ(again.err.find("read 3 documents"), std::string::npos) << again.err;
+  const auto info = nlohmann::json::parse(hata("info --json " + file("c.gguf")).out).at(0);
+  EXPECT_EQ(info.at("rbit"), 64);
+  EXPECT_EQ(info.at("kept_mass").at("layers").size(), 8u);
+  const Result other = train("d.gguf", samples + " --queries 5");
+  EXPECT_EQ(other.status, 1);
+  EXPECT_NE(other.err.find("queries"), std::string::npos) << other.err;
+}
+
+TEST_F(TrainCommand, LayersAndNeedsAreInTheFile) {
+  // At 8 of 512 keys an untrained model loses something; of nothing at all, all layers are dense.
+  ASSERT_EQ(train("all.gguf", "--max-kl 1000").status, 0);
+  const auto all = nlohmann::json::parse(hata("info --json " + file("all.gguf")).out).at(0);
+  EXPECT_EQ(all.at("dense_layers").size(), 0u);
+  EXPECT_EQ(all.at("quality").at("kl").at("alone").size(), 8u);
+  ASSERT_EQ(train("none.gguf", "--max-kl 0").status, 0);
+  const auto none = nlohmann::json::parse(hata("info --json " + file("none.gguf")).out).at(0);
+  EXPECT_GT(none.at("dense_layers").size(), 0u);
+  const auto& kl = none.at("quality").at("kl");
+  EXPECT_LE(kl.at("chosen").get<double>(), kl.at("all_sparse").get<double>());
+  const std::string text = hata("info " + file("none.gguf")).out;
+  EXPECT_NE(text.find("--dense-layers auto: "), std::string::npos) << text;
+  EXPECT_NE(text.find("keys that keep 0.99"), std::string::npos) << text;
+}
+
+TEST_F(TrainCommand, MemoryThatIsTooLittle) {
+  const Result result = train("a.gguf", "--memory 0.1");
+  EXPECT_EQ(result.status, 1);
+  EXPECT_NE(result.err.find("--memory 0.1"), std::string::npos) << result.err;
+  EXPECT_FALSE(fs::exists(file("a.gguf.work")));
+}
+
 TEST_F(TrainCommand, TextsThatAreTooShort) {
+  EXPECT_NE(train("a.gguf", "-f " + put("empty.txt", "")).err.find("a document needs 512"),
+            std::string::npos);
   const Result result = train("a.gguf", "-f " + put("short.txt", "A few words."));
   EXPECT_EQ(result.status, 1);
   EXPECT_NE(result.err.find("a document needs 512"), std::string::npos) << result.err;

@@ -41,7 +41,7 @@ Results planted() {
                       {"tasks", {"needle", "copy"}},
                       {"settings", Json::array()}};
   for (const Setting& s :
-       make_settings({"hata", "streaming"}, {Budget::parse("64")}, {2}, {.min_ctx = 0})) {
+       make_settings({"hata", "streaming"}, {Budget::parse("64")}, {DenseLayers{}}, {.min_ctx = 0})) {
     results.settings["settings"].push_back(
         {{"id", s.id()}, {"method", s.method}, {"budget", "64"}, {"dense_layers", 2}});
   }
@@ -68,6 +68,14 @@ TEST(Summary, RowsSayWhatWasFound) {
   EXPECT_EQ(streaming["verdict"], "worse");
   EXPECT_EQ(streaming["tasks"]["copy"]["verdict"], "worse");
   EXPECT_DOUBLE_EQ(streaming["tasks"]["copy"]["mean"], 0.25);
+}
+
+TEST(Summary, AnyMethodCanBeComparedWith) {
+  const Json summary = summarize(planted(), "hata");
+  EXPECT_EQ(summary["against"], "hata");
+  EXPECT_DOUBLE_EQ(summary["rows"][2]["against"]["mean"], -0.65);
+  EXPECT_FALSE(summary["rows"][1].contains("against")) << "itself";
+  EXPECT_FALSE(summarize(planted())["rows"][2].contains("against"));
 }
 
 TEST(Summary, BytesAreOfSparseLayersAlone) {
@@ -125,7 +133,8 @@ TEST(Report, HoldsTheDataAndNoWayOut) {
 TEST(Setting, EveryCombinationOnce) {
   const auto settings =
       make_settings({"hata", "dense", "ggml", "hata"},
-                    {Budget::parse("64"), Budget::parse("1.56%")}, {0, 2}, {.min_ctx = 10});
+                    {Budget::parse("64"), Budget::parse("1.56%")},
+                    {DenseLayers::parse("0"), DenseLayers::parse("2")}, {.min_ctx = 10});
   std::vector<std::string> ids;
   for (const Setting& setting : settings) ids.push_back(setting.id());
   EXPECT_EQ(ids, (std::vector<std::string>{"dense", "hata 64 +0", "hata 1.56% +0", "hata 64 +2",

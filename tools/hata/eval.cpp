@@ -1,4 +1,5 @@
 // hata eval: every method on every task, question and answer through sparse decode steps.
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -31,7 +32,7 @@ struct Options {
   std::string states;
   double states_gb = 4;
   std::string format = "md";
-  std::string out, resume, export_to;
+  std::string out, resume, export_to, against;
 };
 
 constexpr const char* kFormats[] = {"md", "csv", "json", "html"};
@@ -52,7 +53,8 @@ void write_file(const std::string& path, const std::string& text) {
 /// A folder gets every format and the results themselves; a file the format of -o.
 class Output {
  public:
-  explicit Output(const Options& options) : format_(options.format), path_(options.out) {
+  explicit Output(const Options& options)
+      : format_(options.format), path_(options.out), against_(options.against) {
     std::error_code error;
     is_folder_ = !path_.empty() && (path_.back() == '/' || fs::is_directory(path_, error));
     if (is_folder_) {
@@ -68,7 +70,7 @@ class Output {
   }
 
   void put(const eval::Results& results) const {
-    const Json summary = eval::summarize(results);
+    const Json summary = eval::summarize(results, against_);
     if (path_.empty()) return write(render_evaluation(format_, summary, results));
     if (!is_folder_) return write_file(path_, render_evaluation(format_, summary, results));
     for (const char* format : kFormats) {
@@ -81,7 +83,7 @@ class Output {
     return fs::path(path_) / (std::string("eval.") + format);
   }
 
-  std::string format_, path_;
+  std::string format_, path_, against_;
   bool is_folder_ = false;
 };
 
@@ -195,6 +197,15 @@ void add_what(CLI::App& app, Options& options) {
                    eval::expand_methods);
   add_budgets(app, options.budgets);
   add_dense_layers(app, options.dense_layers);
+  app.add_option("--against", options.against,
+                 "a method of the list: all others are compared with it, too, question by question")
+      ->check(CLI::Validator(
+          [&options](std::string& name) {
+            const auto methods = eval::expand_methods(options.methods);
+            const bool known = std::find(methods.begin(), methods.end(), name) != methods.end();
+            return known ? std::string() : "'" + name + "' is not one of the methods asked for";
+          },
+          "METHOD"));
   add_min_ctx(app, options.min_ctx);
   add_weights(app, options.weights);
 }

@@ -38,7 +38,7 @@ std::vector<Column> setting_columns() {
           {"dense layers", true, [](const Json& row) { return plain(row["dense_layers"]); }}};
 }
 
-std::vector<Column> main_columns() {
+std::vector<Column> main_columns(const Json& against) {
   std::vector<Column> columns = setting_columns();
   const auto add = [&](const char* title, std::function<std::string(const Json&)> value) {
     columns.push_back({title, true, std::move(value)});
@@ -47,6 +47,12 @@ std::vector<Column> main_columns() {
   add("mean, %", [](const Json& row) { return interval(row["mean"], percent); });
   add("to dense, points", [](const Json& row) { return interval(row["difference"], points); });
   add("verdict", [](const Json& row) { return plain(row["verdict"]); });
+  if (!against.is_null()) {
+    const std::string title = fmt::format("to {}, points", against.get<std::string>());
+    columns.push_back({title, true, [](const Json& row) {
+                         return row.contains("against") ? interval(row["against"], points) : "";
+                       }});
+  }
   add("to choose", [](const Json& row) { return figure(row["choose_bytes"], human_bytes); });
   add("to attend", [](const Json& row) { return figure(row["attend_bytes"], human_bytes); });
   add("of dense, %", [](const Json& row) { return percent(row["share_of_bytes"]); });
@@ -106,7 +112,7 @@ std::string md(const Json& summary) {
     const auto rows = of_length(summary["rows"], n_ctx);
     const auto texts = of_length(summary["text"], n_ctx);
     text += (text.empty() ? "" : "\n") + title(summary, n_ctx) +
-            render_rows(Format::md, rows, main_columns());
+            render_rows(Format::md, rows, main_columns(summary["against"]));
     const auto columns = task_columns(rows);
     if (columns.size() > setting_columns().size()) {
       text += "\nRight answers in percent:\n\n" + render_rows(Format::md, rows, columns);
@@ -132,6 +138,9 @@ Json flat_row(const Json& row, const std::string& task, const Json& estimate, co
   put_estimate(estimate, "accuracy", flat);
   put_estimate(against["difference"], "difference", flat);
   flat["verdict"] = against["verdict"];
+  if (task == "mean") {
+    put_estimate(row.contains("against") ? row["against"] : Json(), "against", flat);
+  }
   for (const char* region : {"all", "sinks", "recent", "far"}) {
     flat[std::string("kept_") + region] = row["kept"][region];
     flat[std::string("recall_") + region] = row["recall"][region];

@@ -49,13 +49,23 @@ std::vector<Budget> needs() {
   return budgets;
 }
 
+// Before the model is loaded: it may be a large one.
+weights::ModelShape trainable(weights::ModelShape shape, const std::string& path) {
+  std::string why = "it has none";
+  for (const auto& layer : shape.layers) {
+    if (layer.why_dense.empty()) return shape;
+    why = layer.why_dense;
+  }
+  throw Error(path + ": no layer can be sparse, so there is nothing to train (" + why + ")");
+}
+
 class Train {
  public:
   explicit Train(const Options& options)
       : options_(options),
         model_path_(options.model.empty() ? bundled_model() : options.model),
         header_(weights::read_gguf(model_path_)),
-        shape_(weights::model_shape(header_)),
+        shape_(trainable(weights::model_shape(header_), model_path_)),
         model_(open_model(options.model)),
         tokenizer_(model_.vocab()),
         documents_(tokenizer_, options.texts, options.n_ctx, options.rows + options.held_out,
@@ -148,10 +158,6 @@ class Train {
   int checked_documents() const { return std::min(options_.held_out, kCheckedDocuments); }
 
   void announce() const {
-    if (n_heads() == 0) {
-      throw Error(model_path_ + ": no layer can be sparse (hata info says why): there is nothing "
-                                "to train");
-    }
     fmt::print(stderr,
                "hata train: {}, {} KV heads to train; {} documents of {} tokens ({}), {} of them "
                "held out\n            {} on disk in {}; at most {} of memory, {} heads at once\n",
