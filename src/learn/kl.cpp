@@ -8,52 +8,117 @@
 #include "learn/vector_math.h"
 
 namespace hata::learn {
+namespace {
 
-void KlObjective::encode(const float* vectors, int64_t n, const std::vector<float>& w,
-                         const Parameters& p, double sharpness, Codes& out) {
-  out.vectors = vectors;
-  out.n = n;
-  out.soft.resize(static_cast<size_t>(n * p.rbit));
-  out.slope.resize(static_cast<size_t>(n));
-  multiply(n, p.rbit, p.head_dim, {vectors, p.head_dim}, {w.data(), p.rbit}, 0.0f,
-           out.soft.data());
-  for (int64_t i = 0; i < n; ++i) {
-    float* x = out.soft.data() + i * p.rbit;
-    float& slope = out.slope[static_cast<size_t>(i)];
-    if (!rms_held_) {
-      const float rms = std::sqrt(sum_of_squares(x, p.rbit) / static_cast<float>(p.rbit));
-      slope = rms > 0.0f ? static_cast<float>(sharpness) / rms : 0.0f;
-    }
-    tanh_all(x, p.rbit, slope);
-  }
+constexpr float kNothing = -1e30f;  // logarithm of a target that is 0
+
+}  // namespace
+
+KlObjective::Far KlObjective::far_of(const Row& row, int64_t query) const {
+  const int64_t position = row.positions[static_cast<size_t>(query)];
+  const int64_t first = options_.skip_first;
+  return {first, std::max<int64_t>(0, position + 1 - options_.skip_last - first)};
 }
 
 void KlObjective::scale_queries(const Row& row, const Parameters& p) {
   const double d = p.head_dim, r = p.rbit;
-  scale_.resize(static_cast<size_t>(queries_.n));
-  scaled_.resize(queries_.soft.size());
-  for (int64_t v = 0; v < queries_.n; ++v) {
-    const double length = std::sqrt(
-        static_cast<double>(sum_of_squares(queries_.vectors + v * p.head_dim, p.head_dim)));
-    const auto head = static_cast<size_t>(v % row.group);
-    const double scale = std::exp(static_cast<double>(p.log_scale[head])) * length * mean_length_ /
-                         std::sqrt(d) * std::numbers::pi / (2 * r);
-    scale_[static_cast<size_t>(v)] = static_cast<float>(scale);
-    for (int64_t j = 0; j < p.rbit; ++j) {
-      scaled_[static_cast<size_t>(v * p.rbit + j)] =
-          static_cast<float>(scale) * queries_.soft[static_cast<size_t>(v * p.rbit + j)];
+  const auto group = static_cast<size_t>(row.group);
+  queries_.scale.resize(static_cast<size_t>(queries_.n));
+  for (size_t v = 0; v < queries_.scale.size(); ++v) {
+    const auto* x = queries_.vectors + v * static_cast<size_t>(p.head_dim);
+    queries_.scale[v] = std::sqrt(sum_of_squares(x, p.head_dim));
+  }
+  const double unit = mean_length_ / std::sqrt(d) * std::numbers::pi / (2 * r);
+  for (size_t first = 0; first < queries_.scale.size(); first += group) {
+    float* scale = queries_.scale.data() + first;
+    if (by_group_) {
+      float sum = 0;
+      for (size_t g = 0; g < group; ++g) sum += scale[g];
+      std::fill(scale, scale + group, sum / static_cast<float>(group));
+    }
+    for (size_t g = 0; g < group; ++g) {
+      const auto s = static_cast<double>(p.log_scale[by_group_ ? group : g]);
+      scale[g] = static_cast<float>(static_cast<double>(scale[g]) * unit * std::exp(s));
     }
   }
+  queries_.apply_scale(p.rbit);
 }
 
-// KL(p, softmax(z)) of one query vector; its logits become the gradient where one is asked for.
-double KlObjective::compare(const Row& row, int64_t vector, double weight, Parameters* gradient) {
+void KlObjective::scale_keys(const Row& row, int rbit) {
+  keys_.scale.assign(static_cast<size_t>(keys_.n), 1.0f);
+  std::transform(row.lengths.begin(), row.lengths.end(), keys_.scale.begin(),
+                 [](uint8_t length) { return static_cast<float>(length) / 8.0f; });
+  keys_.apply_scale(rbit);
+}
+
+void KlObjective::estimate(const Row& row, const Parameters& p) {
+  const int64_t n_keys = row.n_keys(), r = p.rbit;
+  const int64_t n_lists = row.n_queries() * lists_of(row);
+  if (by_group_) {
+    asked_.assign(static_cast<size_t>(n_lists * r), 0.0f);
+    for (int64_t v = 0; v < queries_.n; ++v) {
+      float* to = asked_.data() + v / row.group * r;
+      const float* from = queries_.scaled.data() + v * r;
+      for (int64_t j = 0; j < r; ++j) to[j] += from[j];
+    }
+  } else {
+    asked_ = queries_.scaled;
+  }
+  logits_.resize(static_cast<size_t>(n_lists * n_keys));
+  multiply(n_lists, n_keys, r, {asked_.data(), r}, {keys_.scaled.data(), r, true}, 0.0f,
+           logits_.data());
+}
+
+void KlObjective::find_true_logits(const Row& row) {
+  const int64_t n_keys = row.n_keys(), n_vectors = row.n_queries() * row.group;
+  const int64_t d = row.head_dim;
+  true_.resize(static_cast<size_t>(n_vectors * n_keys));
+  multiply(n_vectors, n_keys, d, {row.queries.data(), d}, {row.keys.data(), d, true}, 0.0f,
+           true_.data());
+  const auto inverse_root = static_cast<float>(1 / std::sqrt(static_cast<double>(d)));
+  for (float& t : true_) t *= inverse_root;
+}
+
+// By group last: it uses the true logits up.
+void KlObjective::find_targets(const Row& row) {
+  const int64_t n_keys = row.n_keys(), n_vectors = row.n_queries() * row.group;
+  if (!by_group_) {
+    targets_ = true_;
+    return;
+  }
+  targets_.assign(static_cast<size_t>(row.n_queries() * n_keys), 0.0f);
+  for (int64_t v = 0; v < n_vectors; ++v) {
+    const int64_t query = v / row.group;
+    const int64_t n = row.positions[static_cast<size_t>(query)] + 1;
+    float* p = true_.data() + v * n_keys;
+    float* to = targets_.data() + query * n_keys;
+    const auto factor = static_cast<float>(1 / exp_all(p, n, max_of(p, n)));
+    for (int64_t i = 0; i < n; ++i) to[i] += p[i] * factor;
+  }
+  for (float& t : targets_) t = t > 0.0f ? std::log(t) : kNothing;
+}
+
+double KlObjective::far_mass(const Row& row, int64_t list) const {
+  if (options_.floor == 1.0 || by_group_) return 1.0;
+  const int64_t query = list / lists_of(row);
+  const auto [first, n] = far_of(row, query);
+  const int64_t seen = row.positions[static_cast<size_t>(query)] + 1;
+  const float* t = targets_.data() + list * row.n_keys();
+  const float top = max_of(t, seen);
+  double far = 0, near = 0;
+  for (int64_t i = 0; i < seen; ++i) {
+    const double e = std::exp(static_cast<double>(t[i] - top));
+    (i >= first && i < first + n ? far : near) += e;
+  }
+  return far / (far + near);
+}
+
+// KL(target, softmax(z)) of one list; its logits become the gradient where one is asked for.
+double KlObjective::compare(const Row& row, int64_t list, double weight, Parameters* gradient) {
   const int64_t n_keys = row.n_keys();
-  const int64_t position = row.positions[static_cast<size_t>(vector / row.group)];
-  const int64_t first = options_.skip_first;
-  const int64_t n = position + 1 - options_.skip_last - first;
-  float* z = logits_.data() + vector * n_keys;
-  float* t = targets_.data() + vector * n_keys;
+  const auto [first, n] = far_of(row, list / lists_of(row));
+  float* z = logits_.data() + list * n_keys;
+  float* t = targets_.data() + list * n_keys;
   if (n <= 0) {
     std::fill(z, z + n_keys, 0.0f);
     return 0;
@@ -75,7 +140,7 @@ double KlObjective::compare(const Row& row, int64_t vector, double weight, Param
                     (std::log(z_sum) + static_cast<double>(z_max));
   if (gradient != nullptr) {
     difference(t, t_sum, z, z_sum, n, static_cast<float>(weight));
-    gradient->log_scale[static_cast<size_t>(vector % row.group)] +=
+    gradient->log_scale[static_cast<size_t>(by_group_ ? row.group : list % row.group)] +=
         static_cast<float>(dot(z, work_z_.data(), n));
   }
   return kl;
@@ -96,56 +161,55 @@ double KlObjective::evaluate(std::span<const Row> rows, const Parameters& p, dou
 double KlObjective::evaluate_row(const Row& row, const Parameters& p, double sharpness,
                                  double row_weight, Parameters* gradient) {
   const int64_t n_keys = row.n_keys();
-  const int64_t n_vectors = row.n_queries() * row.group;
-  encode(row.keys.data(), n_keys, p.w, p, sharpness, keys_);
-  encode(row.queries.data(), n_vectors, p.of_queries(), p, sharpness, queries_);
-  scale_queries(row, p);
-
-  const auto n_logits = static_cast<size_t>(n_vectors * n_keys);
-  targets_.resize(n_logits);
-  logits_.resize(n_logits);
+  keys_.encode(row.keys.data(), n_keys, p, p.w, sharpness, rms_held_);
+  queries_.encode(row.queries.data(), row.n_queries() * row.group, p, p.of_queries(), sharpness,
+                  rms_held_);
+  scale_keys(row, p.rbit);
+  find_true_logits(row);
   work_t_.resize(static_cast<size_t>(n_keys));
   work_z_.resize(static_cast<size_t>(n_keys));
-  multiply(n_vectors, n_keys, p.head_dim, {row.queries.data(), p.head_dim},
-           {row.keys.data(), p.head_dim, true}, 0.0f, targets_.data());
-  multiply(n_vectors, n_keys, p.rbit, {scaled_.data(), p.rbit}, {keys_.soft.data(), p.rbit, true},
-           0.0f, logits_.data());
-  const auto inverse_root = static_cast<float>(1 / std::sqrt(static_cast<double>(p.head_dim)));
-  for (float& t : targets_) t *= inverse_root;
-
-  const double weight = row_weight / static_cast<double>(n_vectors);
   double loss = 0;
-  for (int64_t v = 0; v < n_vectors; ++v) loss += weight * compare(row, v, weight, gradient);
+  for (const bool by_group : {false, true}) {
+    by_group_ = by_group;
+    const double part = by_group ? options_.by_group : options_.by_head;
+    if (part > 0) loss += evaluate_lists(row, p, row_weight * part, gradient);
+  }
+  return loss;
+}
+
+double KlObjective::evaluate_lists(const Row& row, const Parameters& p, double row_weight,
+                                   Parameters* gradient) {
+  scale_queries(row, p);
+  estimate(row, p);
+  find_targets(row);
+  const int64_t n_lists = row.n_queries() * lists_of(row);
+  const double weight = row_weight / static_cast<double>(n_lists);
+  double loss = 0;
+  for (int64_t list = 0; list < n_lists; ++list) {
+    const double w = weight * (options_.floor + (1 - options_.floor) * far_mass(row, list));
+    loss += w * compare(row, list, w, gradient);
+  }
   if (gradient != nullptr) backward(row, p, *gradient);
   return loss;
 }
 
 void KlObjective::backward(const Row& row, const Parameters& p, Parameters& gradient) {
-  const int64_t n_keys = row.n_keys();
+  const int64_t n_keys = row.n_keys(), r = p.rbit;
+  const int64_t n_lists = row.n_queries() * lists_of(row);
   key_gradient_.resize(keys_.soft.size());
+  asked_gradient_.resize(asked_.size());
+  multiply(n_keys, r, n_lists, {logits_.data(), n_keys, true}, {asked_.data(), r}, 0.0f,
+           key_gradient_.data());
+  multiply(n_lists, r, n_keys, {logits_.data(), n_keys}, {keys_.scaled.data(), r}, 0.0f,
+           asked_gradient_.data());
+  const int64_t heads = row.group / lists_of(row);
   query_gradient_.resize(queries_.soft.size());
-  multiply(n_keys, p.rbit, queries_.n, {logits_.data(), n_keys, true}, {scaled_.data(), p.rbit},
-           0.0f, key_gradient_.data());
-  multiply(queries_.n, p.rbit, n_keys, {logits_.data(), n_keys}, {keys_.soft.data(), p.rbit}, 0.0f,
-           query_gradient_.data());
   for (int64_t v = 0; v < queries_.n; ++v) {
-    for (int64_t j = 0; j < p.rbit; ++j) {
-      query_gradient_[static_cast<size_t>(v * p.rbit + j)] *= scale_[static_cast<size_t>(v)];
-    }
+    const float* from = asked_gradient_.data() + v / heads * r;
+    std::copy(from, from + r, query_gradient_.data() + v * r);
   }
-  add_weight_gradient(keys_, p, key_gradient_, gradient.w);
-  add_weight_gradient(queries_, p, query_gradient_, gradient.of_queries());
-}
-
-void KlObjective::add_weight_gradient(const Codes& codes, const Parameters& p,
-                                      std::vector<float>& soft_gradient,
-                                      std::vector<float>& gradient) {
-  for (int64_t i = 0; i < codes.n; ++i) {
-    through_tanh(soft_gradient.data() + i * p.rbit, codes.soft.data() + i * p.rbit, p.rbit,
-                 codes.slope[static_cast<size_t>(i)]);
-  }
-  multiply(p.head_dim, p.rbit, codes.n, {codes.vectors, p.head_dim, true},
-           {soft_gradient.data(), p.rbit}, 1.0f, gradient.data());
+  keys_.add_gradient(p, key_gradient_, gradient.w);
+  queries_.add_gradient(p, query_gradient_, gradient.of_queries());
 }
 
 }  // namespace hata::learn

@@ -30,10 +30,13 @@ void Adam::step(const Parameters& gradient, double rate, Parameters& parameters)
   const auto b1 = static_cast<float>(beta1_), b2 = static_cast<float>(beta2_);
   const auto size = static_cast<float>(rate / correction1);
   const auto inverse2 = static_cast<float>(1 / correction2);
+  const auto faster = static_cast<float>(scale_rate_);
   for_each(gradient, parameters, [&](float& w, float g, size_t i) {
     mean_[i] = b1 * mean_[i] + (1 - b1) * g;
     square_[i] = b2 * square_[i] + (1 - b2) * g * g;
-    w -= size * mean_[i] / (std::sqrt(square_[i] * inverse2) + 1e-8f);
+    const size_t after_w = i - parameters.w.size();  // wraps before it
+    const float rate_of = after_w < parameters.log_scale.size() ? faster : 1.0f;
+    w -= rate_of * size * mean_[i] / (std::sqrt(square_[i] * inverse2) + 1e-8f);
   });
 }
 

@@ -7,14 +7,15 @@
 
 namespace hata::learn {
 
-/// Adam (Kingma and Ba 2014), without weight decay.
+/// Adam (Kingma and Ba 2014), without weight decay; scale_rate: how much faster log_scale goes.
 class Adam {
  public:
-  Adam(double beta1, double beta2) : beta1_(beta1), beta2_(beta2) {}
+  Adam(double beta1, double beta2, double scale_rate)
+      : beta1_(beta1), beta2_(beta2), scale_rate_(scale_rate) {}
   void step(const Parameters& gradient, double rate, Parameters& parameters);
 
  private:
-  double beta1_, beta2_;
+  double beta1_, beta2_, scale_rate_;
   int64_t n_ = 0;
   std::vector<float> mean_, square_;
 };

@@ -70,47 +70,47 @@ void PaperObjective::project(const std::vector<float>& vectors, const Parameters
   tanh_all(soft.data(), n * p.rbit, slope_of(options_));
 }
 
-void PaperObjective::prepare(const Row& row, const Labels& labels, const Parameters& p) {
-  project(row.keys, p, keys_);
-  project(row.queries, p, queries_);
+void PaperObjective::prepare(const Row& row, const Labels& labels, const Parameters& p, Soft& soft) {
+  project(row.keys, p, soft.keys);
+  project(row.queries, p, soft.queries);
   const int64_t n_keys = row.n_keys(), r = p.rbit;
   const int64_t n_vectors = row.n_queries() * row.group;
-  key_gradient_.resize(keys_.size());
-  query_gradient_.resize(queries_.size());
-  multiply(n_keys, r, n_vectors, {labels.pairs.data(), n_keys, true}, {queries_.data(), r}, 0.0f,
-           key_gradient_.data());
-  multiply(n_vectors, r, n_keys, {labels.pairs.data(), n_keys}, {keys_.data(), r}, 0.0f,
-           query_gradient_.data());
+  soft.key_gradient.resize(soft.keys.size());
+  soft.query_gradient.resize(soft.queries.size());
+  multiply(n_keys, r, n_vectors, {labels.pairs.data(), n_keys, true}, {soft.queries.data(), r}, 0.0f,
+           soft.key_gradient.data());
+  multiply(n_vectors, r, n_keys, {labels.pairs.data(), n_keys}, {soft.keys.data(), r}, 0.0f,
+           soft.query_gradient.data());
 }
 
 // sum s |hq - hk|^2 =
 //   sum over q of ((sum s) |hq|^2 - 2 hq.(sum s hk)) + sum over k of (sum s) |hk|^2
 void PaperObjective::add_totals(const Row& row, const Labels& labels, const Parameters& p,
-                                Totals& totals) {
+                                const Soft& soft, Totals& totals) {
   const int64_t n_keys = row.n_keys(), r = p.rbit;
   for (int64_t v = 0; v < row.n_queries() * row.group; ++v) {
-    const float* hq = queries_.data() + v * r;
+    const float* hq = soft.queries.data() + v * r;
     totals.similarity +=
         static_cast<double>(labels.queries[static_cast<size_t>(v)]) * dot(hq, hq, r) -
-        2 * dot(hq, query_gradient_.data() + v * r, r);
+        2 * dot(hq, soft.query_gradient.data() + v * r, r);
     double* sums = totals.sums.data() + v % row.group * r;
     const int64_t n = seen_by(row, v);
     for (int64_t j = 0; j < r; ++j) sums[j] += static_cast<double>(n) * static_cast<double>(hq[j]);
     if (v % row.group == 0) totals.pairs += n;
   }
   std::vector<float> seen(static_cast<size_t>(r));
-  multiply(1, r, n_keys, {labels.times_seen.data(), n_keys}, {keys_.data(), r}, 0.0f, seen.data());
+  multiply(1, r, n_keys, {labels.times_seen.data(), n_keys}, {soft.keys.data(), r}, 0.0f, seen.data());
   for (size_t i = 0; i < totals.sums.size(); ++i) {
     totals.sums[i] += static_cast<double>(seen[i % static_cast<size_t>(r)]);
   }
   for (int64_t i = 0; i < n_keys; ++i) {
-    const float* hk = keys_.data() + i * r;
+    const float* hk = soft.keys.data() + i * r;
     totals.similarity += static_cast<double>(labels.keys[static_cast<size_t>(i)]) * dot(hk, hk, r);
   }
 }
 
 void PaperObjective::backward(const Row& row, const Labels& labels, const Parameters& p,
-                              const Totals& totals, Parameters& gradient) {
+                              const Totals& totals, Soft& soft, Parameters& gradient) {
   const int64_t n_keys = row.n_keys(), r = p.rbit;
   const int64_t n_vectors = row.n_queries() * row.group;
   const auto pairs = static_cast<double>(totals.pairs);
@@ -129,11 +129,11 @@ void PaperObjective::backward(const Row& row, const Labels& labels, const Parame
     }
   };
   for (int64_t v = 0; v < n_vectors; ++v) {
-    finish(query_gradient_, queries_, v, labels.queries[static_cast<size_t>(v)],
+    finish(soft.query_gradient, soft.queries, v, labels.queries[static_cast<size_t>(v)],
            static_cast<float>(seen_by(row, v)), balance.data() + v % row.group * r);
   }
   for (int64_t i = 0; i < n_keys; ++i) {
-    finish(key_gradient_, keys_, i, labels.keys[static_cast<size_t>(i)],
+    finish(soft.key_gradient, soft.keys, i, labels.keys[static_cast<size_t>(i)],
            labels.times_seen[static_cast<size_t>(i)], all_heads.data());
   }
   const auto add = [&](std::vector<float>& g, const std::vector<float>& h,
@@ -142,8 +142,8 @@ void PaperObjective::backward(const Row& row, const Labels& labels, const Parame
     multiply(p.head_dim, r, n, {vectors.data(), p.head_dim, true}, {g.data(), r}, 1.0f,
              gradient.w.data());
   };
-  add(key_gradient_, keys_, row.keys, n_keys);
-  add(query_gradient_, queries_, row.queries, n_vectors);
+  add(soft.key_gradient, soft.keys, row.keys, n_keys);
+  add(soft.query_gradient, soft.queries, row.queries, n_vectors);
 }
 
 // eta |W'W - I|
@@ -166,16 +166,16 @@ double PaperObjective::evaluate(std::span<const Row> rows, const Parameters& p, 
   Totals totals;
   totals.sums.resize(p.log_scale.size() * static_cast<size_t>(p.rbit));
   labels_.resize(rows.size());
+  soft_.resize(rows.size());
   for (size_t i = 0; i < rows.size(); ++i) {
     label_row(rows[i], labels_[i]);
-    prepare(rows[i], labels_[i], p);
-    add_totals(rows[i], labels_[i], p, totals);
+    prepare(rows[i], labels_[i], p, soft_[i]);
+    add_totals(rows[i], labels_[i], p, soft_[i], totals);
   }
   if (gradient != nullptr) {
     *gradient = p.zeros();
     for (size_t i = 0; i < rows.size(); ++i) {
-      if (rows.size() > 1) prepare(rows[i], labels_[i], p);  // else it is still there
-      backward(rows[i], labels_[i], p, totals, *gradient);
+      backward(rows[i], labels_[i], p, totals, soft_[i], *gradient);
     }
   }
   const double pairs = static_cast<double>(totals.pairs);

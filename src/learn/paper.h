@@ -51,18 +51,24 @@ class PaperObjective final : public Objective {
     std::vector<float> times_seen;  // [key]: queries (of one head) that see it
   };
 
+  // Of one row, with the parameters at hand.
+  struct Soft {
+    std::vector<float> keys, queries;                 // h
+    std::vector<float> key_gradient, query_gradient;  // at first sums of s h(q) and s h(k)
+  };
+
   void label_row(const Row& row, Labels& labels);
-  void prepare(const Row& row, const Labels& labels, const Parameters& p);
+  void prepare(const Row& row, const Labels& labels, const Parameters& p, Soft& soft);
   void project(const std::vector<float>& vectors, const Parameters& p, std::vector<float>& soft);
-  void add_totals(const Row& row, const Labels& labels, const Parameters& p, Totals& totals);
+  void add_totals(const Row& row, const Labels& labels, const Parameters& p, const Soft& soft,
+                  Totals& totals);
   void backward(const Row& row, const Labels& labels, const Parameters& p, const Totals& totals,
-                Parameters& gradient);
+                Soft& soft, Parameters& gradient);
   double decorrelation(const Parameters& p, Parameters* gradient);
 
   PaperOptions options_;
-  std::vector<float> keys_, queries_;                 // h
-  std::vector<Labels> labels_;                        // [row of the step]
-  std::vector<float> key_gradient_, query_gradient_;  // at first sums of s h(q) and s h(k)
+  std::vector<Labels> labels_;  // [row of the step]
+  std::vector<Soft> soft_;      // [row of the step]
   std::vector<int32_t> order_;
 };
 

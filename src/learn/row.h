@@ -14,6 +14,7 @@ struct Row {
   std::vector<float> keys;         ///< [n_keys][head_dim]
   std::vector<float> queries;      ///< [n_queries][group][head_dim]
   std::vector<int32_t> positions;  ///< [n_queries]
+  std::vector<uint8_t> lengths = {};  ///< [n_keys] as the score rule has them; empty: all are 8
 
   int64_t n_keys() const { return static_cast<int64_t>(keys.size()) / head_dim; }
   int64_t n_queries() const { return static_cast<int64_t>(positions.size()); }
@@ -24,7 +25,7 @@ struct Parameters {
   int head_dim = 0;
   int rbit = 0;
   std::vector<float> w;          ///< [head_dim][rbit]
-  std::vector<float> log_scale;  ///< [group]: of the estimated logits of a query head
+  std::vector<float> log_scale;  ///< [group + 1]: of the estimated logits of a query head; of all
   std::vector<float> w_query = {};  ///< [head_dim][rbit]: of the queries; empty: w serves both
 
   /// The same shape, all 0.

@@ -57,7 +57,8 @@ Parameters first_parameters(const TrainOptions& options, const Row& row, int lay
     const auto spread = std::sqrt(static_cast<float>(row.head_dim));
     for (float& w : p.w) w *= spread;
   }
-  p.log_scale.assign(static_cast<size_t>(row.group), static_cast<float>(std::log(kFirstScale)));
+  p.log_scale.assign(static_cast<size_t>(row.group) + 1, static_cast<float>(std::log(kFirstScale)));
+  p.log_scale.back() -= static_cast<float>(std::log(row.group));  // it is a sum
   if (options.separate_queries) p.w_query = p.w;
   return p;
 }
@@ -80,11 +81,14 @@ double rate_at(const TrainOptions& options, int step) {
 }  // namespace
 
 TrainOptions resolved(TrainOptions options) {
-  if (options.objective == "kl") {
-    options.kl.skip_first = options.kl.skip_last = 0;
-  } else if (options.objective != "kl-far" && options.objective != "paper") {
-    throw Error("objective '" + options.objective + "' is unknown; there are kl-far, kl, paper");
+  const std::string& objective = options.objective;
+  if (objective == "kl-far" || objective == "kl") {
+    options.kl.by_group = 0;
+    options.kl.floor = 1;
+  } else if (objective != "kl-group" && objective != "paper") {
+    throw Error("objective '" + objective + "' is unknown; there are kl-group, kl-far, kl, paper");
   }
+  if (objective == "kl") options.kl.skip_first = options.kl.skip_last = 0;
   const bool paper = is_paper(options);
   if (paper && (options.separate_queries || options.centre)) {
     throw Error("objective paper: it has one projection, of keys as they are; leave "
@@ -99,7 +103,8 @@ TrainOptions resolved(TrainOptions options) {
 Training train_head(const TrainOptions& options, int64_t n_rows, const LoadRow& load, int layer,
                     int head, double mean_length) {
   const auto objective = make_objective(options, mean_length);
-  Adam adam(0.9, 0.99);
+  // The scale of a group's sum is far from where it starts.
+  Adam adam(0.9, 0.99, options.kl.by_group > 0 ? 10 : 1);
   Sgd sgd(0.9, 1e-6);
   Deck deck(n_rows);
   Random random = random_of(options.seed, layer, head);

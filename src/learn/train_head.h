@@ -12,7 +12,7 @@
 namespace hata::learn {
 
 struct TrainOptions {
-  std::string objective = "kl-far";  ///< kl-far, kl, paper
+  std::string objective = "kl-group";  ///< kl-group, kl-far, kl, paper
   int rbit = 128;
   int steps = 0;        ///< 0: the objective's default (600; paper 300)
   int rows_a_step = 0;  ///< 0: the objective's default (1; paper 20)

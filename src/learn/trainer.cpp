@@ -54,6 +54,12 @@ Parameters trained(const TrainOptions& options, int64_t n_rows, const RowStore& 
                    TrainedHead& head) {
   const auto load = [&](int64_t i) {
     Row row = rows.load(i, head.layer, head.head);
+    if (options.objective == "kl-group") {
+      row.lengths.resize(static_cast<size_t>(row.n_keys()));
+      key_lengths(row.head_dim, row.keys.data(), DType::f32,
+                  static_cast<size_t>(row.head_dim) * sizeof(float), row.n_keys(),
+                  static_cast<float>(8 / head.mean_length), row.lengths.data());
+    }
     if (options.centre) subtract_mean(head.key_mean.data(), row.head_dim, row.keys);
     return row;
   };
@@ -66,57 +72,64 @@ Parameters trained(const TrainOptions& options, int64_t n_rows, const RowStore& 
   return std::move(p);
 }
 
-TrainedHead train_one(const TrainerOptions& options, const RowStore& rows, int layer, int head) {
+void train_one(const TrainerOptions& options, const RowStore& rows, TrainedHead& out) {
   const int64_t n_rows = rows.n_rows() - options.n_held_out;
-  TrainedHead out{.layer = layer, .head = head};
-  out.mean_length = mean_length(rows, n_rows, layer, head);
-  std::vector<float> paper;
-  if (options.with_paper) {
-    TrainOptions as_paper = options.train;
-    as_paper.objective = "paper";
-    as_paper.steps = as_paper.rows_a_step = 0;
-    as_paper.rate = 0;
-    as_paper.separate_queries = as_paper.centre = false;
-    paper = trained(resolved(as_paper), n_rows, rows, out).w;
-  }
-  if (options.train.centre) out.key_mean = mean_key(rows, n_rows, layer, head);
+  out.mean_length = mean_length(rows, n_rows, out.layer, out.head);
+  if (options.train.centre) out.key_mean = mean_key(rows, n_rows, out.layer, out.head);
   Parameters p = trained(options.train, n_rows, rows, out);
   out.w = std::move(p.w);
   out.w_query = std::move(p.w_query);
-  const HeadShape shape = rows.layers().at(layer);
+}
+
+const float* data_or_null(const std::vector<float>& x) { return x.empty() ? nullptr : x.data(); }
+
+// How decoding ranks by other weights; w nullptr where they have none for this head.
+Ranking ranking_of(const Weights& weights, int layer, int head, const Row& row) {
+  const auto at = weights.layers.find(layer);
+  if (at == weights.layers.end()) return {};
+  const LayerWeights& w = at->second;
+  if (head >= w.projection.n_heads || w.projection.head_dim != row.head_dim) return {};
+  const bool lengths = weights.objective != "paper" && !w.mean_lengths.empty();
+  return {.w = w.projection.head(head),
+          .rbit = w.projection.rbit,
+          .w_query = w.of_queries().head(head),
+          .key_mean = w.key_means.empty() ? nullptr : w.key_means.data() + head * row.head_dim,
+          .inv_unit = lengths ? 8 / w.mean_lengths[static_cast<size_t>(head)] : 0.0f};
+}
+
+void measure_one(const TrainerOptions& options, const RowStore& rows, TrainedHead& out) {
+  const HeadShape shape = rows.layers().at(out.layer);
   const int rbit = options.train.rbit;
   const Projection random =
-      random_projection(options.train.seed, layer, shape.n_kv_heads, shape.head_dim, rbit);
+      random_projection(options.train.seed, out.layer, shape.n_kv_heads, shape.head_dim, rbit);
   const auto inv_unit = static_cast<float>(8 / out.mean_length);
   const Ranking learned{.w = out.w.data(),
                         .rbit = rbit,
-                        .w_query = out.w_query.empty() ? nullptr : out.w_query.data(),
-                        .key_mean = out.key_mean.empty() ? nullptr : out.key_mean.data(),
+                        .w_query = data_or_null(out.w_query),
+                        .key_mean = data_or_null(out.key_mean),
                         .inv_unit = inv_unit};
-  for (int64_t i = n_rows; i < rows.n_rows(); ++i) {
-    const Row row = rows.load(i, layer, head);
+  for (int64_t i = rows.n_rows() - options.n_held_out; i < rows.n_rows(); ++i) {
+    const Row row = rows.load(i, out.layer, out.head);
     out.learned += measure(row, learned, options.budgets);
-    out.random += measure(row, {.w = random.head(head), .rbit = rbit, .inv_unit = inv_unit},
+    out.random += measure(row, {.w = random.head(out.head), .rbit = rbit, .inv_unit = inv_unit},
                           options.budgets);
     out.exact += measure(row, {}, options.budgets);
-    if (!paper.empty()) {
-      out.paper += measure(row, {.w = paper.data(), .rbit = rbit}, options.budgets);
-    }
     out.needs += measure(row, learned, options.needs);
+    if (options.compared == nullptr) continue;
+    const Ranking other = ranking_of(*options.compared, out.layer, out.head, row);
+    if (other.w != nullptr) out.compared += measure(row, other, options.budgets);
   }
-  return out;
 }
 
 // --- finished heads on disk
 
-constexpr char kMagic[8] = {'H', 'A', 'T', 'A', 'H', 'E', 'D', '2'};
+constexpr char kMagic[8] = {'H', 'A', 'T', 'A', 'H', 'E', 'D', '3'};
 
 fs::path file_of(const fs::path& folder, int layer, int head) {
   return folder / ("layer-" + std::to_string(layer) + "-head-" + std::to_string(head) + ".trained");
 }
 
-// Everything of a head that is not its place: numbers, then arrays with their sizes. One list for
-// both directions: `put` or `take` gets each part in order.
+// What training made: numbers, then arrays with their sizes. One list for both directions.
 template <class Head, class Fn>
 void each_part(Head& head, Fn&& fn) {
   fn(head.mean_length);
@@ -125,12 +138,6 @@ void each_part(Head& head, Fn&& fn) {
   fn(head.w);
   fn(head.w_query);
   fn(head.key_mean);
-  for (auto* q : {&head.learned, &head.random, &head.paper, &head.exact, &head.needs}) {
-    fn(q->queries);
-    fn(q->kept_mass);
-    fn(q->recall);
-    fn(q->all_mass);
-  }
 }
 
 struct Packer {
@@ -177,12 +184,11 @@ std::string pack(const TrainedHead& head) {
   return std::move(packer.out);
 }
 
-bool unpack(std::string_view in, size_t n_weights, size_t n_budgets, TrainedHead& head) {
+bool unpack(std::string_view in, size_t n_weights, TrainedHead& head) {
   if (!in.starts_with(std::string_view(kMagic, sizeof(kMagic)))) return false;
   Unpacker unpacker{in.substr(sizeof(kMagic))};
   each_part(head, unpacker);
-  return unpacker.good && unpacker.in.empty() && head.w.size() == n_weights &&
-         head.learned.kept_mass.size() == n_budgets;
+  return unpacker.good && unpacker.in.empty() && head.w.size() == n_weights;
 }
 
 // Taken from the folder, or trained and put there.
@@ -191,10 +197,12 @@ TrainedHead finished(const TrainerOptions& options, const RowStore& rows, const 
   const auto n_weights = static_cast<size_t>(rows.layers().at(layer).head_dim * options.train.rbit);
   const fs::path file = file_of(folder, layer, head);
   TrainedHead out{.layer = layer, .head = head};
-  if (!fs::exists(file) || !unpack(read_file(file), n_weights, options.budgets.size(), out)) {
-    out = train_one(options, rows, layer, head);
+  if (!fs::exists(file) || !unpack(read_file(file), n_weights, out)) {
+    out = {.layer = layer, .head = head};
+    train_one(options, rows, out);
     write_file_whole(file, {pack(out)});
   }
+  measure_one(options, rows, out);
   return out;
 }
 

@@ -3,7 +3,9 @@
 
 #include <filesystem>
 #include <functional>
+#include <memory>
 
+#include "hata/weights.h"
 #include "learn/quality.h"
 #include "learn/row_store.h"
 #include "learn/train_head.h"
@@ -18,9 +20,9 @@ struct TrainedHead {
   std::vector<float> w = {};         ///< [head_dim][rbit], rounded to f16
   std::vector<float> w_query = {};   ///< the same of the queries; empty: w serves both
   std::vector<float> key_mean = {};  ///< [head_dim]; empty: keys are encoded as they are
-  // On held-out rows, by budget; `random` is the rotation that training started from, `paper` is
-  // empty unless it was asked for.
-  Quality learned = {}, random = {}, paper = {}, exact = {};
+  // On held-out rows, by budget; `random` is the rotation that training started from, `compared`
+  // is empty where there is nothing to compare with.
+  Quality learned = {}, random = {}, compared = {}, exact = {};
   Quality needs = {};  ///< of the learned codes, by TrainerOptions::needs
 };
 
@@ -28,7 +30,7 @@ struct TrainerOptions {
   TrainOptions train;
   int n_held_out = 4;  ///< the store's last rows
   int threads = 1;
-  bool with_paper = false;  ///< train the paper's objective, too, for its quality
+  std::shared_ptr<const Weights> compared = nullptr;  ///< other weights to measure, too
   std::vector<Budget> budgets;
   std::vector<Budget> needs;  ///< in numbers of keys: how the kept attention grows with the budget
 };
@@ -36,7 +38,7 @@ struct TrainerOptions {
 /// Called when a head is done, from one thread at a time.
 using HeadDone = std::function<void(const TrainedHead& head, int64_t done, int64_t total)>;
 
-/// Heads that `folder` holds from an earlier run are taken from there. The result depends neither
+/// Heads that `folder` holds from an earlier run are taken from there, and measured again. The result depends neither
 /// on the threads nor on interruptions. Throws Error on data that cannot be trained on.
 std::vector<TrainedHead> train_all(const TrainerOptions& options, const RowStore& rows,
                                    const std::filesystem::path& folder, const HeadDone& done);

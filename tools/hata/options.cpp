@@ -224,15 +224,15 @@ std::string host_options(const MethodOptions& options) {
       on(options.prefill), on(options.huge_pages));
 }
 
-void check_weights(const std::string& weights, const std::string& model) {
+void check_weights(const std::string& weights, const std::string& model, const char* option) {
   if (weights == "auto" || weights == "off") return;
   const std::string theirs = weights::shared_weights(weights)->fingerprint;
   const std::string ours = weights::model_fingerprint(weights::read_gguf(model));
   if (theirs == ours) return;
   throw Error(fmt::format(
-      "--weights {}: made for another model: its fingerprint is {}, that of {} is {}; train some "
+      "{} {}: made for another model: its fingerprint is {}, that of {} is {}; train some "
       "for this model (hata train), or leave the option out",
-      weights, theirs, model, ours.empty() ? "none" : ours));
+      option, weights, theirs, model, ours.empty() ? "none" : ours));
 }
 
 int default_threads() {

@@ -52,8 +52,9 @@ void add_methods(CLI::App& app, std::vector<std::string>& methods);
 /// The text by which the llama.cpp host is told of these options.
 std::string host_options(const MethodOptions& options);
 
-/// Throws Error where --weights names a file that was made for another model.
-void check_weights(const std::string& weights, const std::string& model);
+/// Throws Error where --weights (or another option) names a file that was made for another model.
+void check_weights(const std::string& weights, const std::string& model,
+                   const char* option = "--weights");
 
 /// The cores that -t takes by default: all that this process may run on.
 int default_threads();

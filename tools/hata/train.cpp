@@ -33,7 +33,7 @@ struct Options {
   int held_out = 4;
   int queries = 48;
   learn::TrainOptions train;
-  bool with_paper = false;
+  std::string compared;  ///< other weights to measure
   std::string samples;  ///< folder that keeps the sampled rows; empty: they go with the rest
   double memory_gb = 0;
   Budget check_budget = Budget::parse("1.56%");
@@ -75,6 +75,10 @@ class Train {
       const fs::path model(model_path_);
       options_.output =
           (model.parent_path() / ("hata-" + model.stem().string() + ".gguf")).string();
+    }
+    if (!options_.compared.empty()) {
+      check_weights(options_.compared, model_path_, "--compare");
+      compared_ = weights::shared_weights(options_.compared);
     }
     folder_ = options_.output + ".work";
     samples_ = options_.samples.empty() ? folder_ : options_.samples;
@@ -122,8 +126,8 @@ class Train {
                     (2 * keys * h.n_kv_heads + 4 * options_.queries * h.n_q_heads * h.head_dim);
       // The rows of a step with one that is being loaded; soft codes with their gradients; the
       // logits of all queries, true and estimated.
-      const int rows = std::max(options_.train.rows_a_step, options_.with_paper ? kPaperRows : 1);
-      sizes.head = std::max(sizes.head, 4 * (keys * (rows + 2) + n * 2 * options_.train.rbit +
+      const int rows = options_.train.rows_a_step;
+      sizes.head = std::max(sizes.head, 4 * (keys * (rows + 2) + rows * n * 2 * options_.train.rbit +
                                              2 * vectors * n + rows * n * (h.group() + 2)));
     }
     return sizes;
@@ -197,10 +201,10 @@ class Train {
     return sample_settings() +
            fmt::format(
                "held out {}\nobjective {}\nrbit {}\nsteps {}\nrows a step {}\nrate {}\nskip {} "
-               "{}\nsharpness {} {}\nseparate queries {}\ncentre {}\npaper {}\n",
+               "{}\nsharpness {} {}\nby head {}, by group {}, floor {}\nseparate queries {}\ncentre {}\n",
                options_.held_out, t.objective, t.rbit, t.steps, t.rows_a_step, t.rate,
-               t.kl.skip_first, t.kl.skip_last, t.kl.sharpness_first, t.kl.sharpness_last,
-               t.separate_queries, t.centre, options_.with_paper);
+               t.kl.skip_first, t.kl.skip_last, t.kl.sharpness_first, t.kl.sharpness_last, t.kl.by_head,
+               t.kl.by_group, t.kl.floor, t.separate_queries, t.centre);
   }
 
   // Rows that are kept are there to be used again; a run that was interrupted has to be asked for.
@@ -286,7 +290,7 @@ class Train {
     learn::TrainerOptions trainer{.train = options_.train,
                                   .n_held_out = options_.held_out,
                                   .threads = trainers(),
-                                  .with_paper = options_.with_paper,
+                                  .compared = compared_,
                                   .budgets = budgets_,
                                   .needs = needs()};
     const auto start = Clock::now();
@@ -313,10 +317,10 @@ class Train {
       for (const auto* head : heads) all += head->*member;
       return all;
     };
-    const std::pair<const char*, learn::Quality> kinds[] = {
+    const std::pair<std::string, learn::Quality> kinds[] = {
         {"learned", mean(&learn::TrainedHead::learned)},
         {"random", mean(&learn::TrainedHead::random)},
-        {"paper", mean(&learn::TrainedHead::paper)},
+        {compared_ != nullptr ? compared_->objective : "", mean(&learn::TrainedHead::compared)},
         {"exact", mean(&learn::TrainedHead::exact)}};
     Json quality;
     for (const auto& [name, q] : kinds) {
@@ -440,9 +444,8 @@ class Train {
     print("{}\n", options_.output);
   }
 
-  // What paper.h calls a step, and what OpenBLAS and the program itself take.
-  static constexpr int kPaperRows = 20;
   static constexpr int kCheckedDocuments = 4;
+  // What OpenBLAS and the program itself take.
   static constexpr double kThreadBytes = 64e6, kBaseBytes = 150e6;
 
   Options options_;
@@ -454,6 +457,7 @@ class Train {
   TrainingDocuments documents_;
   std::string folder_;   ///< of this run
   std::string samples_;  ///< of the rows
+  std::shared_ptr<const Weights> compared_;
   int64_t mean_keys_seen_ = 0;  ///< by the held-out queries
   const std::vector<Budget> budgets_ = {Budget::parse("64"), Budget::parse("256"),
                                         Budget::parse("1.56%")};
@@ -489,14 +493,15 @@ void add_train(CLI::App& app) {
   add_rbit(*train, options->train.rbit);
   train
       ->add_option("--objective", options->train.objective,
-                   "kl-far (attention to far keys), kl (to all keys), paper (HATA's own)")
-      ->check(CLI::IsMember({"kl-far", "kl", "paper"}))
+                   "kl-group (attention to far keys, of the group and of each head), kl-far (of "
+                   "each head alone), kl (to all keys), paper (HATA's own)")
+      ->check(CLI::IsMember({"kl-group", "kl-far", "kl", "paper"}))
       ->capture_default_str();
   train->add_option("--skip-first", options->train.kl.skip_first,
-                    "kl-far: first keys that are not learned from (the window holds them)")
+                    "kl-group, kl-far: first keys that are not learned from (the window holds them)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  train->add_option("--skip-last", options->train.kl.skip_last, "kl-far: last keys, likewise")
+  train->add_option("--skip-last", options->train.kl.skip_last, "last keys, likewise")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   train->add_flag("--separate-queries", options->train.separate_queries,
@@ -510,8 +515,8 @@ void add_train(CLI::App& app) {
       ->capture_default_str();
   train->add_option("--seed", options->train.seed, "of the documents, samples and first codes")
       ->capture_default_str();
-  train->add_flag("--with-paper", options->with_paper,
-                  "train the paper's objective too, to compare with (its codes are not kept)");
+  train->add_option("--compare", options->compared,
+                    "another weights file of the model, measured on the same held-out documents");
   train->add_option("--samples", options->samples,
                     "a folder that keeps what was sampled, for further runs of other objectives");
   train->add_option("--memory", options->memory_gb,
