@@ -160,9 +160,10 @@ class WeightsReader {
     for (const auto& [layer, w] : out_.weights.layers) {
       const std::string field = "layer " + std::to_string(layer);
       if (w.projection.n_heads == 0) fail(field, "no weight", "each layer needs one");
-      if (static_cast<int>(w.mean_lengths.size()) != w.projection.n_heads) {
+      if (!w.mean_lengths.empty() && std::ssize(w.mean_lengths) != w.projection.n_heads) {
         fail(field, std::to_string(w.mean_lengths.size()) + " mean lengths",
-             "want one for each of its " + std::to_string(w.projection.n_heads) + " KV heads");
+             "want none, or one for each of its " + std::to_string(w.projection.n_heads) +
+                 " KV heads");
       }
     }
   }
@@ -261,9 +262,15 @@ void write_weights(const std::string& path, const WeightsFile& file) {
     const Projection& p = w.projection;
     const auto size = [](int n) { return static_cast<uint64_t>(n); };
     out.tensor_f16(name + "weight", {size(p.head_dim), size(p.rbit), size(p.n_heads)}, rows_of(p));
+    if (w.mean_lengths.empty()) continue;
     out.tensor_f32(name + "mean_length", {w.mean_lengths.size()}, w.mean_lengths);
   }
   out.write(path);
+}
+
+std::string weights_path(const std::string& model_path) {
+  const fs::path model(model_path);
+  return (model.parent_path() / ("hata-" + model.stem().string() + ".gguf")).string();
 }
 
 namespace {

@@ -3,7 +3,7 @@
 //   general.type adapter, general.architecture the base model's, adapter.type hata
 //   adapter.hata.version 1, .rbit, .head_dim, .fingerprint (of the base model), .quality (JSON)
 //   blk.N.attn_hash_k.weight       f16 [head_dim, rbit, n_kv_heads]
-//   blk.N.attn_hash_k.mean_length  f32 [n_kv_heads]
+//   blk.N.attn_hash_k.mean_length  f32 [n_kv_heads]; without it, measured on the first keys
 #pragma once
 
 #include <memory>
@@ -49,6 +49,9 @@ std::shared_ptr<const Weights> shared_weights(const std::string& path);
 
 /// The file is whole or not there.
 void write_weights(const std::string& path, const WeightsFile& file);
+
+/// hata-NAME.gguf beside a model NAME.gguf, where it is found.
+std::string weights_path(const std::string& model_path);
 
 /// The weights file beside a model: hata-<its file's name>*.gguf with its fingerprint; empty where
 /// there is none. What looks like one and is none, or is another model's, goes to `refused`.
