@@ -54,6 +54,9 @@ void check_dense_layers(int dense_layers, int n_layers, const std::string& model
 /// Throws Error where --weights names a file that was made for another model.
 void check_weights(const std::string& weights, const std::string& model);
 
+/// Throws Error where the folder that a file is to be written to is not there.
+void check_output_folder(const std::string& path);
+
 /// The cores that -t takes by default: all that this process may run on.
 int default_threads();
 
