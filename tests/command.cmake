@@ -15,7 +15,8 @@ target_link_libraries(command_unit_test PRIVATE hata_command GTest::gtest_main)
 # Runs models: one at a time, and without spinning threads.
 set(MODEL_TEST RESOURCE_LOCK model ENVIRONMENT OMP_WAIT_POLICY=passive TIMEOUT 600)
 add_executable(command_test command/bad_input_test.cpp command/run_test.cpp command/exec_test.cpp
-  command/bench_test.cpp command/eval_test.cpp command/train_test.cpp command/shell.cpp)
+  command/bench_test.cpp command/eval_test.cpp command/import_test.cpp command/train_test.cpp
+  command/shell.cpp)
 target_link_libraries(command_test PRIVATE hata_command GTest::gtest_main)
 
 # Every method on every step is slow under a sanitizer, and its parts are tested by themselves.
@@ -25,7 +26,7 @@ endif()
 
 foreach(test IN ITEMS command_unit_test command_test)
   target_compile_definitions(${test} PRIVATE
-    HATA="$<TARGET_FILE:hata>" HATA_MODEL="${HATA_MODEL}"
+    HATA="$<TARGET_FILE:hata>" HATA_MODEL="${HATA_MODEL}" HATA_MAKE_PT="${HATA_MAKE_PT}"
     PROGRAM_DYNAMIC="$<TARGET_FILE:program_dynamic>"
     PROGRAM_STATIC="$<TARGET_FILE:program_static>"
     PROGRAM_OWN_GGML="$<TARGET_FILE:program_own_ggml>")

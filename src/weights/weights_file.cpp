@@ -206,14 +206,11 @@ class WeightsReader {
       if (w.projection.n_heads == 0) fail(field, "no weight", "each layer needs one");
       const auto n_heads = static_cast<size_t>(w.projection.n_heads);
       const size_t d = static_cast<size_t>(w.projection.head_dim);
-      if (w.mean_lengths.size() != n_heads) {
-        fail(field, std::to_string(w.mean_lengths.size()) + " mean lengths",
-             "want one for each of its " + std::to_string(n_heads) + " KV heads");
-      }
       const auto check = [&](const char* what, size_t size, size_t want) {
         if (size == 0 || size == want) return;
-        fail(field, std::to_string(size) + what, "want " + std::to_string(want));
+        fail(field, std::to_string(size) + what, "want " + std::to_string(want) + ", or none");
       };
+      check(" mean lengths", w.mean_lengths.size(), n_heads);
       check(" query weights", w.queries.weights.size(), w.projection.weights.size());
       check(" elements of mean keys", w.key_means.size(), n_heads * d);
       if (w.kept_mass != nullptr) {
@@ -333,7 +330,9 @@ void write_weights(const std::string& path, const WeightsFile& file) {
     const uint64_t n_heads = size(w.projection.n_heads);
     projection("k.weight", w.projection);
     if (w.queries.n_heads > 0) projection("q.weight", w.queries);
-    out.tensor_f32(name + "k.mean_length", {n_heads}, w.mean_lengths);
+    if (!w.mean_lengths.empty()) {
+      out.tensor_f32(name + "k.mean_length", {n_heads}, w.mean_lengths);
+    }
     if (!w.key_means.empty()) {
       out.tensor_f32(name + "k.mean", {size(w.projection.head_dim), n_heads}, w.key_means);
     }
@@ -343,6 +342,11 @@ void write_weights(const std::string& path, const WeightsFile& file) {
     }
   }
   out.write(path);
+}
+
+std::string weights_path(const std::string& model_path) {
+  const fs::path model(model_path);
+  return (model.parent_path() / ("hata-" + model.stem().string() + ".gguf")).string();
 }
 
 namespace {

@@ -6,7 +6,7 @@
 //   adapter.hata.kept_mass.n_keys, .budgets (i32 array): what kept_mass was measured on (optional)
 //   blk.N.attn_hash_k.weight       f16 [head_dim, rbit, n_kv_heads]
 //   blk.N.attn_hash_q.weight       the same for queries (optional: the keys' serves both)
-//   blk.N.attn_hash_k.mean_length  f32 [n_kv_heads]
+//   blk.N.attn_hash_k.mean_length  f32 [n_kv_heads] (optional: measured on the first keys)
 //   blk.N.attn_hash_k.mean         f32 [head_dim, n_kv_heads] subtracted from keys (optional)
 //   blk.N.attn_hash_k.kept_mass    f32 [budgets, n_kv_heads] (optional)
 #pragma once
@@ -54,6 +54,9 @@ std::shared_ptr<const Weights> shared_weights(const std::string& path);
 
 /// The file is whole or not there.
 void write_weights(const std::string& path, const WeightsFile& file);
+
+/// hata-NAME.gguf beside a model NAME.gguf, where it is found.
+std::string weights_path(const std::string& model_path);
 
 /// The weights file beside a model: hata-<its name, or its file's>*.gguf with its fingerprint; empty
 /// where there is none. What looks like one and is none, or is another model's, goes to `refused`.

@@ -184,7 +184,16 @@ TEST_F(WeightsFiles, ALengthOfZeroIsRefused) {
             std::string::npos);
 }
 
-TEST_F(WeightsFiles, MissingLengthsAreRefused) {
+TEST_F(WeightsFiles, MeanLengthsMayBeLeftOut) {
+  weights::WeightsFile out = some_weights();
+  out.weights.layers[0].mean_lengths.clear();
+  weights::write_weights(file("w.gguf"), out);
+  const weights::WeightsFile in = weights::read_weights(file("w.gguf"));
+  EXPECT_TRUE(in.weights.layers.at(0).mean_lengths.empty());
+  EXPECT_EQ(in.weights.layers.at(3).mean_lengths, out.weights.layers[3].mean_lengths);
+}
+
+TEST_F(WeightsFiles, OneLengthMissingIsRefused) {
   weights::WeightsFile bad = some_weights();
   bad.weights.layers[0].mean_lengths.pop_back();
   weights::write_weights(file("w.gguf"), bad);

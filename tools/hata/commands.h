@@ -13,6 +13,7 @@ void add_info(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_train(CLI::App& app);
+void add_import(CLI::App& app);
 void add_make_model(CLI::App& app);
 
 }  // namespace hata::cli

@@ -257,6 +257,10 @@ void print_weights(const weights::WeightsFile& file) {
   print("{}\n  HATA weights for {} ({}, fingerprint {}): {} layers, {} bits a code\n",
         file.weights.path, p.base_name, p.architecture, file.weights.fingerprint,
         file.weights.layers.size(), file.rbit);
+  if (p.rows == 0) {  // imported
+    print("  trained by {}; the documents: {}\n", file.weights.objective, p.dataset);
+    return;
+  }
   print("  trained by {} on {} documents of {} tokens, {} steps, seed {}: {}\n",
         file.weights.objective, p.rows, p.row_tokens, p.steps, p.seed, p.dataset);
   print("  loss {:.4f} at first, {:.4f} at last\n", p.first_loss, p.last_loss);

@@ -41,6 +41,7 @@ int main(int argc, char** argv) {
   hata::cli::add_bench(app);
   hata::cli::add_eval(app);
   hata::cli::add_train(app);
+  hata::cli::add_import(app);
   hata::cli::add_make_model(app);
   if (argc > 1 && argv[1][0] != '-' && !has_command(app, argv[1])) {
     return complain(kUsage, fmt::format("unknown command '{}'; see hata --help", argv[1]).c_str());

@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "core/words.h"
 #include "hata/types.h"
@@ -233,6 +234,13 @@ void check_weights(const std::string& weights, const std::string& model, const c
       "{} {}: made for another model: its fingerprint is {}, that of {} is {}; train some "
       "for this model (hata train), or leave the option out",
       option, weights, theirs, model, ours.empty() ? "none" : ours));
+}
+
+void check_output_folder(const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  if (!folder.empty() && !std::filesystem::is_directory(folder)) {
+    throw Error("-o " + path + ": there is no folder " + folder.string() + "; make it first");
+  }
 }
 
 int default_threads() {

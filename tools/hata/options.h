@@ -56,6 +56,9 @@ std::string host_options(const MethodOptions& options);
 void check_weights(const std::string& weights, const std::string& model,
                    const char* option = "--weights");
 
+/// Throws Error where the folder that a file is to be written to is not there.
+void check_output_folder(const std::string& path);
+
 /// The cores that -t takes by default: all that this process may run on.
 int default_threads();
 

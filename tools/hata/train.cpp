@@ -71,11 +71,7 @@ class Train {
         documents_(tokenizer_, options.texts, options.n_ctx, options.rows + options.held_out,
                    options.train.seed) {
     options_.train = learn::resolved(options.train);
-    if (options_.output.empty()) {
-      const fs::path model(model_path_);
-      options_.output =
-          (model.parent_path() / ("hata-" + model.stem().string() + ".gguf")).string();
-    }
+    if (options_.output.empty()) options_.output = weights::weights_path(model_path_);
     if (!options_.compared.empty()) {
       check_weights(options_.compared, model_path_, "--compare");
       compared_ = weights::shared_weights(options_.compared);
@@ -85,7 +81,7 @@ class Train {
   }
 
   void run() {
-    check_output();
+    check_output_folder(options_.output);
     announce();
     prepare_folder(samples_, "samples.txt", sample_settings());
     prepare_folder(folder_, "settings.txt", settings());
@@ -96,13 +92,6 @@ class Train {
   }
 
  private:
-  void check_output() const {
-    const fs::path folder = fs::path(options_.output).parent_path();
-    if (!folder.empty() && !fs::is_directory(folder)) {
-      throw Error(options_.output + ": there is no folder " + folder.string());
-    }
-  }
-
   int64_t n_heads() const {
     int64_t n = 0;
     for (const auto& layer : shape_.layers)
