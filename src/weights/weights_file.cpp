@@ -331,10 +331,11 @@ void write_weights(const std::string& path, const WeightsFile& file) {
     projection("k.weight", w.projection);
     if (w.queries.n_heads > 0) projection("q.weight", w.queries);
     if (!w.mean_lengths.empty()) {
-      out.tensor_f32(name + "k.mean_length", {n_heads}, w.mean_lengths);
+      out.tensor_f32(name + "k.mean_length", {w.mean_lengths.size()}, w.mean_lengths);
     }
     if (!w.key_means.empty()) {
-      out.tensor_f32(name + "k.mean", {size(w.projection.head_dim), n_heads}, w.key_means);
+      const uint64_t d = size(w.projection.head_dim);
+      out.tensor_f32(name + "k.mean", {d, w.key_means.size() / d}, w.key_means);
     }
     if (w.kept_mass != nullptr) {
       out.tensor_f32(name + "k.kept_mass", {w.kept_mass->budgets.size(), n_heads},

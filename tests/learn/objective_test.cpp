@@ -27,7 +27,7 @@ Row random_row(int head_dim, int group, int n_keys, int n_queries, uint64_t seed
 
 Parameters random_parameters(int head_dim, int rbit, int group, uint64_t seed) {
   const Projection w = random_projection(seed, 0, 1, head_dim, rbit);
-  return {head_dim, rbit, w.weights, std::vector<float>(static_cast<size_t>(group), -0.5f)};
+  return {head_dim, rbit, w.weights, std::vector<float>(static_cast<size_t>(group) + 1, -0.5f)};
 }
 
 // The slope along a random direction must be what the gradient says.
@@ -38,7 +38,7 @@ void check_gradient(Objective& objective, const std::vector<Row>& rows, const Pa
   for (int trial = 0; trial < 4; ++trial) {
     Parameters up = at, down = at;
     double slope = 0;
-    const float step = 2e-3f;
+    const float step = 5e-4f;
     const auto move = [&](std::vector<float>& u, std::vector<float>& d,
                           const std::vector<float>& g) {
       for (size_t i = 0; i < u.size(); ++i) {
@@ -58,25 +58,63 @@ void check_gradient(Objective& objective, const std::vector<Row>& rows, const Pa
   }
 }
 
+constexpr KlOptions kFar = {.by_group = 0, .floor = 1};  // kl-far
+
+// By head, by group, weighted by the attention to far keys, and all of it with key lengths and a
+// projection of the queries.
 TEST(Kl, GradientIsTheSlope) {
-  const std::vector<Row> rows = {random_row(64, 2, 150, 3, 1)};
-  KlObjective objective({}, 8.0);
-  const Parameters at = random_parameters(64, 64, 2, 3);
-  Parameters gradient;
-  objective.evaluate(rows, at, 0.5, &gradient);
-  objective.hold_rms();
-  check_gradient(objective, rows, at, gradient, 0.5, 0.02);
+  Row with_lengths = random_row(64, 2, 150, 3, 1);
+  for (int i = 0; i < 150; ++i) with_lengths.lengths.push_back(static_cast<uint8_t>(1 + i % 15));
+  const Row plain = random_row(64, 2, 150, 3, 1);
+  Parameters one = random_parameters(64, 64, 2, 3), two = one;
+  two.w_query = random_parameters(64, 64, 2, 4).w;
+  const struct {
+    KlOptions options;
+    const Row& row;
+    const Parameters& at;
+  } cases[] = {{kFar, plain, one},
+               {{.by_head = 0, .by_group = 1}, plain, one},
+               {{.by_head = 1, .by_group = 0, .floor = 0.02}, plain, one},
+               {{}, with_lengths, one},
+               {{}, with_lengths, two}};
+  for (const auto& [options, row, at] : cases) {
+    KlObjective objective(options, 8.0);
+    Parameters gradient;
+    objective.evaluate({&row, 1}, at, 0.5, &gradient);
+    objective.hold_rms();
+    check_gradient(objective, {row}, at, gradient, 0.5, 0.02);
+  }
 }
 
-TEST(Kl, GradientOfTwoProjectionsIsTheSlope) {
-  const std::vector<Row> rows = {random_row(64, 2, 150, 3, 1)};
-  KlObjective objective({}, 8.0);
-  Parameters at = random_parameters(64, 64, 2, 3);
-  at.w_query = random_parameters(64, 64, 2, 4).w;
-  Parameters gradient;
-  objective.evaluate(rows, at, 0.5, &gradient);
-  objective.hold_rms();
-  check_gradient(objective, rows, at, gradient, 0.5, 0.02);
+// What decoding ranks by: with one head, by group is by head, but for the constant |q|.
+TEST(Kl, AGroupOfOneIsAHead) {
+  Row row = random_row(64, 1, 150, 1, 1);
+  const Parameters at = random_parameters(64, 64, 1, 3);
+  KlObjective group({.by_head = 0, .by_group = 1}, 8.0), head(kFar, 8.0);
+  EXPECT_NEAR(group.evaluate({&row, 1}, at, 0, nullptr), head.evaluate({&row, 1}, at, 0, nullptr),
+              1e-4);
+}
+
+// A head that attends to near keys alone has no say in what its group should find far away.
+TEST(Kl, HeadsCountAsMuchAsTheyAttendToFarKeys) {
+  Row row = random_row(64, 2, 150, 1, 1);
+  const auto loss_with = [&](const KlOptions& options, float near) {
+    Row with = row;
+    for (int i = 0; i < 64; ++i) {  // the second head's query is near the last key
+      with.queries[static_cast<size_t>(64 + i)] += near * with.keys[static_cast<size_t>(149 * 64 + i)];
+    }
+    const Row alone{64, 1, with.keys, {with.queries.begin(), with.queries.begin() + 64},
+                    with.positions};
+    KlObjective both(options, 8.0), one(options, 8.0);
+    const Parameters p = random_parameters(64, 64, 2, 3);
+    return std::pair(both.evaluate({&with, 1}, p, 0, nullptr),
+                     one.evaluate({&alone, 1}, random_parameters(64, 64, 1, 3), 0, nullptr));
+  };
+  const KlOptions weighted{.by_head = 1, .by_group = 0, .floor = 0};
+  const auto [both, alone] = loss_with(weighted, 4.0f);
+  EXPECT_NEAR(both, alone / 2, 1e-4);
+  const auto [far, unused] = loss_with(kFar, 4.0f);
+  EXPECT_GT(far, both + 0.01);
 }
 
 TEST(Kl, IsZeroWhereTheEstimateIsRight) {
@@ -89,7 +127,7 @@ TEST(Kl, IsZeroWhereTheEstimateIsRight) {
 
 TEST(Kl, NearKeysDoNotCount) {
   Row row = random_row(64, 2, 150, 1, 1);
-  KlObjective objective({}, 8.0);
+  KlObjective objective(kFar, 8.0);
   const Parameters at = random_parameters(64, 64, 2, 3);
   const double before = objective.evaluate({&row, 1}, at, 0, nullptr);
   for (int i = 0; i < 64; ++i) row.keys[static_cast<size_t>(140 * 64 + i)] *= 9;
@@ -226,8 +264,8 @@ TEST_P(Planted, TrainingFindsTheProjection) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Objectives, Planted,
-                         ::testing::Values(Plant{"kl-far", 0.3f, 128}, Plant{"kl", 0.3f, 128},
-                                           Plant{"paper", 10.0f, 64}));
+                         ::testing::Values(Plant{"kl-group", 0.3f, 128}, Plant{"kl-far", 0.3f, 128},
+                                           Plant{"kl", 0.3f, 128}, Plant{"paper", 10.0f, 64}));
 
 TEST(Train, QueriesCanLearnAProjectionOfTheirOwn) {
   TrainOptions options;
