@@ -136,6 +136,10 @@ TEST(Selectors, SpecErrorsNameTheWayOut) {
       {"magicpig:l=1", "from 2"},
       {"hata:lengths=maybe", "on or off"},
       {"hata:rbit=100", "64, 128 or 256"},
+      {"hata:rerank=1", "0 (off) or 2 to 16"},
+      {"hata:rerank=17", "0 (off) or 2 to 16"},
+      {"hata:rerank=x", "a whole number"},
+      {"hata:rerank=2:rerank-keys=f16", "q4 or cache"},
       {"hata-paper:lengths=on", "there are sink, recent, weights, rbit, seed, rerank"},
       {"dense:page=3", "it has none"},
       {"snapkv:pool=0", "from 1"},
@@ -172,6 +176,7 @@ TEST(Selectors, RefuseBadOptions) {
   EXPECT_THROW(make_selector("hata", {.rbit = 100}), Error);
   EXPECT_THROW(make_selector("hata", {.sink = -1}), Error);
   EXPECT_THROW(make_selector("hata", {.recent = -2}), Error);
+  EXPECT_THROW(make_selector("hata", {.rerank = 1}), Error);
 }
 
 }  // namespace

@@ -151,7 +151,7 @@ TEST_F(DecodeTest, WeightsOfTheRandomProjectionChangeNothing) {
     LayerCache cache(*selector, layer, kShape, 640);
     return chosen(selector, problem, cache);
   };
-  for (const char* method : {"hata", "hata-paper", "hata:rerank=200"}) {
+  for (const char* method : {"hata", "hata-paper", "hata:rerank=2"}) {
     const auto plain = choose(method, {}, 0);
     EXPECT_EQ(choose(method, same, 0), plain) << method;
     EXPECT_NE(choose(method, other, 0), plain) << method;
