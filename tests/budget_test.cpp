@@ -50,8 +50,8 @@ TEST(Budget, AutoHasAMost) {
   for (const char* text : {"auto:0.99:12.5%", "auto:0.9:512"}) {
     EXPECT_EQ(Budget::parse(text).text(), text);
   }
-  for (const char* text : {"auto", "auto:", "auto:0", "auto:1", "auto:x", "auto:0.9:", "auto:0.9:0",
-                           "auto:0.9:7:8"}) {
+  for (const char* text :
+       {"auto", "auto:", "auto:0", "auto:1", "auto:x", "auto:0.9:", "auto:0.9:0", "auto:0.9:7:8"}) {
     EXPECT_THROW(Budget::parse(text), Error) << text;
   }
 }
