@@ -50,8 +50,8 @@ TEST(Budget, AutoHasAMost) {
   for (const char* text : {"auto:0.99:12.5%", "auto:0.9:512"}) {
     EXPECT_EQ(Budget::parse(text).text(), text);
   }
-  for (const char* text : {"auto", "auto:", "auto:0", "auto:1", "auto:x", "auto:0.9:", "auto:0.9:0",
-                           "auto:0.9:7:8"}) {
+  for (const char* text :
+       {"auto", "auto:", "auto:0", "auto:1", "auto:x", "auto:0.9:", "auto:0.9:0", "auto:0.9:7:8"}) {
     EXPECT_THROW(Budget::parse(text), Error) << text;
   }
 }
@@ -136,6 +136,10 @@ TEST(Selectors, SpecErrorsNameTheWayOut) {
       {"magicpig:l=1", "from 2"},
       {"hata:lengths=maybe", "on or off"},
       {"hata:rbit=100", "64, 128 or 256"},
+      {"hata:rerank=1", "0 (off) or 2 to 16"},
+      {"hata:rerank=17", "0 (off) or 2 to 16"},
+      {"hata:rerank=x", "a whole number"},
+      {"hata:rerank=2:rerank-keys=f16", "q4 or cache"},
       {"hata-paper:lengths=on", "there are sink, recent, weights, rbit, seed, rerank"},
       {"dense:page=3", "it has none"},
       {"snapkv:pool=0", "from 1"},
@@ -172,6 +176,7 @@ TEST(Selectors, RefuseBadOptions) {
   EXPECT_THROW(make_selector("hata", {.rbit = 100}), Error);
   EXPECT_THROW(make_selector("hata", {.sink = -1}), Error);
   EXPECT_THROW(make_selector("hata", {.recent = -2}), Error);
+  EXPECT_THROW(make_selector("hata", {.rerank = 1}), Error);
 }
 
 }  // namespace

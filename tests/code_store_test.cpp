@@ -1,4 +1,5 @@
-// CodeStore: after an update, every cell's code and length are those of the key in that cell.
+// CodeStore: after an update, every cell's code, length and 4-bit key are those of the key in that
+// cell.
 
 #include "index/code_store.h"
 
@@ -33,9 +34,10 @@ struct Cache {
   std::vector<uint16_t> keys;
 };
 
-CodeStore make_store(int64_t n_cells) {
+CodeStore make_store(int64_t n_cells,
+                     const CodeStore::Extras& extras = {.lengths = true, .q4_keys = true}) {
   const LayerWeights weights{random_projection(1, 0, kShape.n_kv_heads, kShape.head_dim, 128), {}};
-  return CodeStore(std::make_shared<LayerWeights>(weights), kShape, n_cells, true);
+  return CodeStore(std::make_shared<LayerWeights>(weights), kShape, n_cells, extras);
 }
 
 void update(CodeStore& store, const Cache& cache, const std::vector<int32_t>& cells, int threads) {
@@ -79,6 +81,8 @@ TEST(CodeStore, CodesDoNotDependOnThreads) {
         std::equal(one.codes(head, 0), one.codes(head, 0) + 2 * kCells, four.codes(head, 0)));
     EXPECT_TRUE(
         std::equal(one.lengths(head, 0), one.lengths(head, 0) + kCells / 2, four.lengths(head, 0)));
+    EXPECT_TRUE(std::equal(one.q4_keys(head, 0), one.q4_keys(head, 0) + 40 * kCells,
+                           four.q4_keys(head, 0)));
   }
 }
 
@@ -97,6 +101,18 @@ TEST(CodeStore, MeanLengthIsEight) {
   }
   EXPECT_NEAR(sum / (kCells - 100), 8.0, 0.1);
   EXPECT_EQ(*store.lengths(0, 0), 0x11) << "a key without length has the least weight";
+}
+
+TEST(CodeStore, KeepsWhatIsAskedFor) {
+  constexpr int64_t kCells = 1000;  // memory for 1024
+  const CodeStore codes = make_store(kCells, {});
+  const CodeStore lengths = make_store(kCells, {.lengths = true});
+  const CodeStore q4 = make_store(kCells, {.q4_keys = true});
+  EXPECT_EQ(codes.lengths(0, 0), nullptr);
+  EXPECT_EQ(codes.q4_keys(0, 0), nullptr);
+  EXPECT_EQ(lengths.bytes() - codes.bytes(), 3u * 1024 / 2);
+  EXPECT_EQ(q4.bytes() - codes.bytes(), 3u * 1024 * 40);
+  EXPECT_EQ(q4.q4_keys(1, 5), q4.q4_keys(0, 0) + (1024 + 5) * 40);
 }
 
 }  // namespace

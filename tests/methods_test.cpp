@@ -21,21 +21,14 @@ constexpr int kRows = 2;
 
 // Every method that chooses, and some of their settings.
 const char* const kSpecs[] = {
-    "hata",
-    "hata:recent=0:sink=0",
-    "hata:rerank=200",
-    "hata-paper",
-    "random:seed=3",
-    "quest",
-    "quest:page=32:last=off",
-    "loki",
-    "loki:channels=8:sink=1:recent=-1",
-    "sparq",
-    "sparq:channels=8:mean=off",
-    "streaming",
-    "magicpig:k=4:l=40",
-    "exact-prob",
-    "exact-logit:recent=16",
+    "hata",          "hata:recent=0:sink=0",
+    "hata:rerank=2", "hata:rerank=4:rerank-keys=cache",
+    "hata-paper",    "random:seed=3",
+    "quest",         "quest:page=32:last=off",
+    "loki",          "loki:channels=8:sink=1:recent=-1",
+    "sparq",         "sparq:channels=8:mean=off",
+    "streaming",     "magicpig:k=4:l=40",
+    "exact-prob",    "exact-logit:recent=16",
     "exact-logit",
 };
 
@@ -182,7 +175,6 @@ TEST_F(MethodsTest, FullBudgetIsDense) {
 // cache would.
 TEST_F(MethodsTest, StoresFollowEveryWrite) {
   for (const char* spec : kSpecs) {
-    if (std::string_view(spec).starts_with("hata") && spec[4] == ':') continue;  // as "hata"
     Run r(spec, kShape, 512, 11);
     step(r, "60");
     std::mt19937 rng(4);
@@ -243,21 +235,73 @@ TEST_F(MethodsTest, WithoutWeightsThePaperIsRandomCodes) {
   EXPECT_NE(other.problem.out(), random.problem.out());
 }
 
-// All keys as candidates: the ranking is that of exact probabilities.
+TEST_F(MethodsTest, RerankChoosesTheSameOnEveryInstructionSetForEveryShape) {
+  const SimdLevel level = simd_level();
+  for (const HeadShape& shape : {HeadShape{8, 2, 128}, {5, 1, 256}, {3, 3, 64}, {9, 1, 192}}) {
+    std::vector<float> first;
+    for (const SimdLevel other : available_simd()) {
+      force_simd(other);
+      Run r("hata:rerank=4", shape, kCells, 6);
+      step(r, "50");
+      std::vector<float> cells;
+      for (int head = 0; head < shape.n_kv_heads; ++head) {
+        for (const int32_t cell : r.cells(1, head)) cells.push_back(static_cast<float>(cell));
+      }
+      if (first.empty()) first = cells;
+      EXPECT_EQ(cells, first) << shape.head_dim << " on " << simd_name(other);
+    }
+    force_simd(level);
+  }
+}
+
+// All keys as candidates: the ranking is that of exact probabilities, whatever the window.
 TEST_F(MethodsTest, RerankOfAllCandidatesIsExact) {
-  Run rerank("hata:rerank=1000:sink=0:recent=0", kShape, kCells, 4);
-  Run exact("exact-prob", kShape, kCells, 4);
-  Run codes("hata:sink=0:recent=0", kShape, kCells, 4);
-  for (Run* r : {&rerank, &exact, &codes}) step(*r, "60");
+  for (const std::string window : {":sink=0:recent=0", ":sink=2:recent=20"}) {
+    Run rerank("hata:rerank=16:rerank-keys=cache" + window, kShape, kCells, 4);
+    Run exact("exact-prob" + window, kShape, kCells, 4);
+    Run codes("hata" + window, kShape, kCells, 4);
+    for (Run* r : {&rerank, &exact, &codes}) step(*r, "77");
+    for (int row = 0; row < kRows; ++row) {
+      for (int head = 0; head < 2; ++head) {
+        EXPECT_EQ(rerank.cells(row, head), exact.cells(row, head));
+        EXPECT_NE(codes.cells(row, head), exact.cells(row, head));
+      }
+    }
+    const int64_t keys = std::ssize(rerank.valid(0)) + std::ssize(rerank.valid(1));
+    EXPECT_EQ(rerank.decoder.counters().choose_bytes - codes.decoder.counters().choose_bytes,
+              keys * 2 * 64 * 2);
+  }
+}
+
+// The candidates are those of twice the budget by codes; of them, those of the largest sums of
+// probabilities by 4-bit keys.
+TEST_F(MethodsTest, RerankTakesTheLargestProbabilitiesOfQ4Keys) {
+  Run rerank("hata:rerank=2:sink=0:recent=0", kShape, kCells, 14);
+  Run twice("hata:sink=0:recent=0", kShape, kCells, 14);
+  step(rerank, "60");
+  step(twice, "120");
+  const Step s = rerank.problem.step();
   for (int row = 0; row < kRows; ++row) {
     for (int head = 0; head < 2; ++head) {
-      EXPECT_EQ(rerank.cells(row, head), exact.cells(row, head));
-      EXPECT_NE(codes.cells(row, head), exact.cells(row, head));
+      std::map<int32_t, double> sums;
+      for (int g = 0; g < 4; ++g) {
+        std::map<int32_t, double> weights;
+        double total = 0.0;
+        for (const int32_t cell : twice.cells(row, head)) {
+          std::vector<uint8_t> key(40);
+          reference::q4_encode(64, s.keys.row(cell, head), DType::f16, 0, 1, key.data());
+          const float* q = s.rows[static_cast<size_t>(row)].query(head * 4 + g);
+          const float logit = reference::q4_logit(q, 64, 0.125f, key.data());
+          total += weights[cell] = std::exp(static_cast<double>(logit));
+        }
+        for (const auto& [cell, weight] : weights) sums[cell] += weight / total;
+      }
+      EXPECT_EQ(rerank.cells(row, head), best(sums, 60));
     }
   }
-  const int64_t keys = 1000 + std::ssize(rerank.valid(1));
-  EXPECT_EQ(rerank.decoder.counters().choose_bytes - codes.decoder.counters().choose_bytes,
-            keys * 2 * 64 * 2);
+  // Twice the budget for two heads and two rows, 40 bytes a key.
+  EXPECT_EQ(rerank.decoder.counters().choose_bytes - twice.decoder.counters().choose_bytes,
+            4 * 120 * 40);
 }
 
 TEST_F(MethodsTest, QuestsBoundIsNeverBelowAKeysLogit) {
@@ -524,6 +568,7 @@ TEST_F(MethodsTest, BytesToChoose) {
       {"exact-logit", 128},
       {"exact-prob", 128},
       {"hata", 16.5},
+      {"hata:rerank=4", 16.5 + 2 * 4 * 64 * 40 / 1024.0},  // for each of two rows
       {"random", 16},
       {"quest", 16},
       {"quest:page=32", 8},

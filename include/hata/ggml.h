@@ -17,6 +17,8 @@
  *   sink=1 recent=-1     first and last tokens always kept, inside the budget; recent=-1 is
  *                        min(32, budget / 2)
  *   lengths=on           key lengths in the score
+ *   rerank=0             2 to 16: so many times the budget are ranked again by 4-bit keys, which
+ *                        are then kept beside the codes (72 bytes for a key of 128 elements)
  *   weights=auto         trained codes: a file that lies beside the model (hata-<its name>*.gguf),
  *                        off, or a file (a blank in its name is written as \ and a blank)
  *   rbit=128 seed=1      bits of a random code, and the seed of the random projection

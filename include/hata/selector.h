@@ -65,7 +65,7 @@ struct Step {
 struct RowPlan {
   std::span<const uint64_t> valid;  ///< bit per cell of the view, n_kv rounded up to 64
   int64_t n_valid = 0;
-  int64_t budget = 0;  ///< keys to choose; 0: attend to all valid keys
+  int64_t budget = 0;                          ///< keys to choose; 0: attend to all valid keys
   std::span<const int64_t> head_budgets = {};  ///< [n_kv_heads] none above budget; empty: all alike
 
   int64_t budget_of(int head) const {
@@ -121,6 +121,7 @@ struct StageCounters {
   int64_t encode_ns = 0;
   int64_t score_ns = 0;
   int64_t select_ns = 0;
+  int64_t rerank_ns = 0;  ///< the part of select_ns in which HATA ranks candidates again
   int64_t attend_ns = 0;
   int64_t choose_bytes = 0;   ///< read to choose
   int64_t attend_bytes = 0;   ///< read to attend (keys and values)
@@ -186,9 +187,9 @@ struct LayerCache {
 
   CellIndex index;
   std::unique_ptr<KeyStore> store;
-  std::string why_dense;                    ///< not empty: the method cannot serve this layer
+  std::string why_dense;                      ///< not empty: the method cannot serve this layer
   std::shared_ptr<const KeptMass> kept_mass;  ///< for a Budget with mass
-  std::unique_ptr<AttentionTotals> totals;  ///< where prefills are observed
+  std::unique_ptr<AttentionTotals> totals;    ///< where prefills are observed
 };
 
 struct Weights;
@@ -199,10 +200,11 @@ struct HataOptions {
   bool lengths = true;  ///< key lengths in the score; false: the paper's order
   int sink = 1;         ///< first tokens of the row's sequence
   int recent = -1;      ///< last tokens; -1: min(32, budget / 2)
+  int rerank = 0;       ///< 2 to 16: budget * rerank keys by codes, the best of them by 4-bit keys
   uint64_t seed = 1;    ///< of all that is random
   /// Trained projections; layers without any, and all where it is nullptr, have random ones.
   std::shared_ptr<const Weights> weights = nullptr;
-  std::string model = {};  ///< its fingerprint, where known: layers stay dense with another's weights
+  std::string model = {};  ///< its fingerprint, where known: another's weights keep layers dense
 };
 
 /// A parameter of a method: `key=value` in its spec.

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/f16.h"
+#include "core/q4.h"
 #include "hata/score.h"
 
 namespace hata::reference {
@@ -140,6 +141,84 @@ void score(const uint64_t* query, int group, int rbit, const uint64_t* keys, con
     const int length = lengths == nullptr ? 8 : (lengths[i / 2] >> (i % 2 * 4)) & 15;
     scores[i] = static_cast<int16_t>(length * (group * rbit - 2 * distance) >> kScoreShift);
   }
+}
+
+namespace {
+
+// Where a 4-bit key has element i.
+struct Q4Place {
+  int block_first, block_end;  // elements of its block
+  int block;                   // 0 to 3, in its quad
+  int64_t scale, byte;
+  bool high;
+
+  Q4Place(int head_dim, int i) {
+    const int quad = i / kQ4Quad;
+    const int size = 8 * q4_rows(head_dim, quad * kQ4Quad);
+    block = i % kQ4Quad / size;
+    block_first = quad * kQ4Quad + block * size;
+    block_end = std::min(head_dim, block_first + size);
+    const int at = i - block_first;
+    scale = int64_t{quad} * kQ4QuadBytes + 2 * block;
+    byte = int64_t{quad} * kQ4QuadBytes + kQ4ScaleBytes + at / 8 * 16 + 4 * block + at % 4;
+    high = at % 8 >= 4;
+  }
+};
+
+float scale_of(const uint8_t* key, const Q4Place& place) {
+  return f16_to_f32(static_cast<uint16_t>(key[place.scale] | key[place.scale + 1] << 8));
+}
+int number_of(const uint8_t* key, const Q4Place& place) {
+  return 2 * (place.high ? key[place.byte] >> 4 : key[place.byte] & 15) - 15;
+}
+
+}  // namespace
+
+void q4_encode(int head_dim, const void* x, DType type, size_t stride, int64_t n, uint8_t* keys) {
+  const int key_bytes = q4_bytes(head_dim);
+  std::fill_n(keys, n * key_bytes, uint8_t{0});
+  for (int64_t v = 0; v < n; ++v, keys += key_bytes) {
+    const auto at = [&](int i) {
+      return i < head_dim ? element(row_at(x, stride, v), type, i) : 0.0f;
+    };
+    const int n_quads = (head_dim + kQ4Quad - 1) / kQ4Quad;
+    const int last_rows = q4_rows(head_dim, (n_quads - 1) * kQ4Quad);
+    for (int i = 0; i < (n_quads - 1) * kQ4Quad + 32 * last_rows; ++i) {
+      const Q4Place place(head_dim, i);
+      float most = 0.0f;
+      for (int j = place.block_first; j < place.block_end; ++j)
+        most = std::max(most, std::abs(at(j)));
+      const uint16_t half = f32_to_f16(most / 16);
+      keys[place.scale] = static_cast<uint8_t>(half);
+      keys[place.scale + 1] = static_cast<uint8_t>(half >> 8);
+      const float scale = f16_to_f32(half);
+      const float u = scale > 0.0f ? at(i) * (0.5f / scale) + 8.0f : 8.0f;
+      const int bits = static_cast<int>(std::clamp(u, 0.0f, 15.0f));
+      keys[place.byte] |= static_cast<uint8_t>(place.high ? bits << 4 : bits);
+    }
+  }
+}
+
+float q4_element(const uint8_t* key, int head_dim, int i) {
+  const Q4Place place(head_dim, i);
+  return static_cast<float>(number_of(key, place)) * scale_of(key, place);
+}
+
+float q4_logit(const float* q, int head_dim, float scale, const uint8_t* key) {
+  float lanes[4] = {};
+  for (int i = 0; i < head_dim;) {
+    const Q4Place block(head_dim, i);
+    float most = 0.0f;
+    for (int j = i; j < block.block_end; ++j) most = std::max(most, std::abs(q[j]));
+    int sum = 0;
+    for (; i < block.block_end; ++i) {
+      const float number = most > 0.0f ? std::nearbyint(q[i] * (127.0f / most)) : 0.0f;
+      sum += static_cast<int>(number) * number_of(key, Q4Place(head_dim, i));
+    }
+    const float scales = scale_of(key, block) * (most / 127.0f * scale);
+    lanes[block.block] = std::fma(static_cast<float>(sum), scales, lanes[block.block]);
+  }
+  return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
 }
 
 std::vector<int32_t> select(const int16_t* scores, const uint64_t* valid, int64_t n, int64_t k) {

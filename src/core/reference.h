@@ -32,6 +32,15 @@ void key_lengths(int head_dim, const void* x, DType type, size_t stride, int64_t
 void score(const uint64_t* query, int group, int rbit, const uint64_t* keys, const uint8_t* lengths,
            int64_t n, int16_t* scores);
 
+/// As q4_encode in cpu/q4.h, of finite elements.
+void q4_encode(int head_dim, const void* x, DType type, size_t stride, int64_t n, uint8_t* keys);
+
+/// Element i of such a key.
+float q4_element(const uint8_t* key, int head_dim, int i);
+
+/// As Q4Queries of cpu/q4.h, for one query and one key.
+float q4_logit(const float* q, int head_dim, float scale, const uint8_t* key);
+
 /// The k best-scored keys whose bit in `valid` is set (ties to the lowest cell), ascending.
 std::vector<int32_t> select(const int16_t* scores, const uint64_t* valid, int64_t n, int64_t k);
 

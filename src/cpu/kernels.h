@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "cpu/prefill.h"
+#include "cpu/q4.h"
 #include "cpu/rank.h"
 #include "hata/attend.h"
 #include "hata/simd.h"
@@ -69,8 +70,13 @@ struct Kernels {
   void (*to_floats)(const void* row, DType type, int n, float* out);
   void (*channel_dots)(const ChannelArgs& args);
   uint64_t (*floats_above)(const float* x, float threshold);
+  int64_t (*count_floats_above)(const float* x, int64_t n, float threshold);
   float (*exp_all)(float* x, int64_t n, float max);
   void (*count_equal)(const uint16_t* hashes, uint16_t hash, int64_t n, uint16_t* counts);
+
+  void (*q4_encode)(int head_dim, int key_bytes, const void* x, DType type, size_t stride,
+                    int64_t n, uint8_t* keys);
+  void (*q4_logits)(const Q4Args& args);
 };
 
 extern const Kernels kScalarKernels;

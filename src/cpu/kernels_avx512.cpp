@@ -6,6 +6,7 @@
 #include "cpu/attend_impl.h"
 #include "cpu/encode_impl.h"
 #include "cpu/prefill_impl.h"
+#include "cpu/q4_impl.h"
 #include "cpu/rank_impl.h"
 #include "cpu/score_impl.h"
 #include "cpu/select_impl.h"
@@ -26,8 +27,11 @@ const Kernels kAvx512Kernels = {
     avx512::to_floats,
     avx512::channel_dots,
     avx512::floats_above,
+    avx512::count_floats_above,
     avx512::exp_all,
     avx512::count_equal,
+    avx512::q4_encode,
+    avx512::q4_logits,
 };
 
 }  // namespace hata::cpu

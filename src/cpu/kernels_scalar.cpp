@@ -8,6 +8,7 @@
 #include "cpu/attend_impl.h"
 #include "cpu/encode_impl.h"
 #include "cpu/prefill_impl.h"
+#include "cpu/q4_impl.h"
 #include "cpu/rank_impl.h"
 #include "cpu/score_impl.h"
 #include "cpu/select_impl.h"
@@ -15,10 +16,15 @@
 namespace hata::cpu {
 
 const Kernels kScalarKernels = {
-    SimdLevel::scalar,    scalar::encode,  scalar::key_norms,   scalar::dots,
-    scalar::score,        scalar::collect, scalar::count_above, scalar::keep,
-    scalar::attend,       scalar::prefill, scalar::to_floats,   scalar::channel_dots,
-    scalar::floats_above, scalar::exp_all, scalar::count_equal,
+    SimdLevel::scalar,    scalar::encode,
+    scalar::key_norms,    scalar::dots,
+    scalar::score,        scalar::collect,
+    scalar::count_above,  scalar::keep,
+    scalar::attend,       scalar::prefill,
+    scalar::to_floats,    scalar::channel_dots,
+    scalar::floats_above, scalar::count_floats_above,
+    scalar::exp_all,      scalar::count_equal,
+    scalar::q4_encode,    scalar::q4_logits,
 };
 
 }  // namespace hata::cpu

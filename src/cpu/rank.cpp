@@ -14,6 +14,10 @@ uint64_t floats_above(const float* x, float threshold) {
   return cpu::kernels().floats_above(x, threshold);
 }
 
+int64_t count_floats_above(const float* x, int64_t n, float threshold) {
+  return cpu::kernels().count_floats_above(x, n, threshold);
+}
+
 float exp_all(float* x, int64_t n, float max) { return cpu::kernels().exp_all(x, n, max); }
 
 void count_equal(const uint16_t* hashes, uint16_t hash, int64_t n, uint16_t* counts) {

@@ -32,6 +32,9 @@ void channel_dots(const ChannelArgs& args);
 /// Bit i: x[i] > threshold, for 64 floats (a NaN is not).
 uint64_t floats_above(const float* x, float threshold);
 
+/// How many of n floats (a multiple of 64) are above `threshold` (a NaN is not).
+int64_t count_floats_above(const float* x, int64_t n, float threshold);
+
 /// x[i] = e^(x[i] - max), n a multiple of 16; 0 below e^-87. Returns their sum, taken in 16 lanes
 /// and these in order.
 float exp_all(float* x, int64_t n, float max);

@@ -55,32 +55,49 @@ uint64_t floats_above(const float* x, float threshold) {
   return bits;
 }
 
-/// e^x for x <= 0, relative error below 2^-22. No fused operations: the same bits everywhere.
-inline float exp_below(float x) {
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to integers
-  const float clamped = x > -87.0f ? x : -87.0f;
-  const float n = clamped * 1.44269504f + kRound - kRound;
-  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.0f / 5040;
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
-  p = p * (r * r) + r + 1.0f;
-  const float power = __builtin_bit_cast(float, (static_cast<int32_t>(n) + 127) << 23);
-  return x >= -87.0f ? p * power : 0.0f;
+int64_t count_floats_above(const float* x, int64_t n, float threshold) {
+  constexpr int kSums = 32;  // the compiler keeps them in a few vectors
+  int32_t counts[kSums] = {};
+  for (int64_t i = 0; i < n; i += kSums) {
+    for (int l = 0; l < kSums; ++l) counts[l] += x[i + l] > threshold ? 1 : 0;
+  }
+  int64_t sum = 0;
+  for (int l = 0; l < kSums; ++l) sum += counts[l];
+  return sum;
+}
+
+/// e^x for x <= 0, relative error below 2^-22; 0 below -87 and for NaN. No fused operations: the
+/// same bits everywhere.
+inline F32 exp_below(F32 x) {
+  const F32 limit = F32::all(-87.0f);
+  const F32 clamped = max(x, limit);
+  const F32 n = round(clamped * F32::all(1.44269504f));
+  const F32 r = (clamped - n * F32::all(0.693359375f)) + n * F32::all(2.12194440e-4f);
+  F32 p = F32::all(1.0f / 5040);
+  p = p * r + F32::all(1.0f / 720);
+  p = p * r + F32::all(1.0f / 120);
+  p = p * r + F32::all(1.0f / 24);
+  p = p * r + F32::all(1.0f / 6);
+  p = p * r + F32::all(0.5f);
+  p = p * (r * r) + r + F32::all(1.0f);
+  return where_at_least(x, limit, scale2(p, n));
 }
 
 float exp_all(float* x, int64_t n, float max) {
-  float lanes[16] = {};
+  constexpr int kVecs = 16 / kLanes;
+  const F32 shift = F32::all(max);
+  F32 sums[kVecs];
+  for (F32& s : sums) s = F32::all(0.0f);
   for (int64_t i = 0; i < n; i += 16) {
-    for (int l = 0; l < 16; ++l) {
-      const float e = exp_below(x[i + l] - max);
-      x[i + l] = e;
-      lanes[l] += e;
+    for (int v = 0; v < kVecs; ++v) {
+      float* at = x + i + v * kLanes;
+      const F32 e = exp_below(F32::load(at) - shift);
+      e.store(at);
+      sums[v] = sums[v] + e;
     }
   }
+  float lanes[16];
+  for (int v = 0; v < kVecs; ++v) sums[v].store(lanes + v * kLanes);
   float sum = 0.0f;
   for (int l = 0; l < 16; ++l) sum += lanes[l];
   return sum;

@@ -99,6 +99,9 @@ inline void transpose(F32 (&a)[kLanes]) {
   }
 }
 inline float half_to_float(uint16_t half) { return _cvtsh_ss(half); }
+inline uint16_t float_to_half(float x) {
+  return static_cast<uint16_t>(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 
 // encode: this many vectors of bits times this many keys are in registers.
 constexpr int kEncodeBits = 4;
@@ -228,6 +231,52 @@ inline I16 weigh_wide(I16 length, I16 half) {
   const __m256i low = _mm256_mullo_epi16(length.v, half.v);
   const __m256i high = _mm256_mulhi_epi16(length.v, half.v);
   return {_mm256_or_si256(_mm256_slli_epi16(high, 13), _mm256_srli_epi16(low, 3))};
+}
+
+// q4: a vector holds two heads' four blocks of a quad.
+/// Lane 4 h + b over both vectors: the sum of number * (2 u - 15). half: there are two rows.
+inline void q4_sums(const uint8_t* rows, bool half, const Q4Query& query, F32 (&out)[2]) {
+  const __m256i nibble = _mm256_set1_epi8(15);
+  __m256i low[2], high[2];  // two rows each
+  for (int i = 0; i < 2; ++i) {
+    const __m256i bytes = i == 1 && half
+                              ? _mm256_setzero_si256()
+                              : _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows) + i);
+    low[i] = _mm256_and_si256(bytes, nibble);
+    high[i] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
+  }
+  __m256i sum[kQ4Heads];  // the blocks' even rows, and their odd ones
+  for (int h = 0; h < kQ4Heads; ++h) {
+    const auto* q = reinterpret_cast<const __m256i*>(query.numbers[h]);
+    const __m256i first = _mm256_add_epi16(_mm256_maddubs_epi16(low[0], _mm256_load_si256(q)),
+                                           _mm256_maddubs_epi16(high[0], _mm256_load_si256(q + 2)));
+    const __m256i last = _mm256_add_epi16(_mm256_maddubs_epi16(low[1], _mm256_load_si256(q + 1)),
+                                          _mm256_maddubs_epi16(high[1], _mm256_load_si256(q + 3)));
+    // Their sum is below 2^14.
+    sum[h] = _mm256_madd_epi16(_mm256_add_epi16(first, last), _mm256_set1_epi16(1));
+  }
+  for (int i = 0; i < 2; ++i) {
+    const __m256i a = sum[2 * i], b = sum[2 * i + 1];
+    const __m256i sums = _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20),
+                                          _mm256_permute2x128_si256(a, b, 0x31));
+    const __m256i offsets = _mm256_load_si256(reinterpret_cast<const __m256i*>(query.offsets) + i);
+    out[i] = {_mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_add_epi32(sums, sums), offsets))};
+  }
+}
+/// Lane 4 h + b: the scale of block b.
+inline F32 q4_scales(const uint8_t* p) {
+  const __m128 scales = _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  return {_mm256_set_m128(scales, scales)};
+}
+/// Each head's blocks, added up: (0 + 2) + (1 + 3).
+inline void q4_fold(const F32 (&sum)[2], float* out) {
+  const __m256d a = _mm256_castps_pd(sum[0].v), b = _mm256_castps_pd(sum[1].v);
+  const __m256 pairs = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)),
+                                     _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+  const __m256 all = _mm256_add_ps(pairs, _mm256_movehdup_ps(pairs));  // lanes 0, 2, 4, 6
+  const __m128 even = _mm256_castps256_ps128(all);                     // heads 0 and 2
+  const __m128 odd = _mm256_extractf128_ps(all, 1);                    // 1 and 3
+  _mm_storeu_ps(out, _mm_movelh_ps(_mm_unpacklo_ps(even, odd), _mm_unpackhi_ps(even, odd)));
 }
 
 /// Bit i: scores[i] > threshold, for 64 scores.

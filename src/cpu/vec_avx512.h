@@ -103,6 +103,9 @@ inline void transpose(F32 (&a)[kLanes]) {
   }
 }
 inline float half_to_float(uint16_t half) { return _cvtsh_ss(half); }
+inline uint16_t float_to_half(float x) {
+  return static_cast<uint16_t>(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 
 // encode: this many vectors of bits times this many keys are in registers.
 constexpr int kEncodeBits = 4;
@@ -211,6 +214,41 @@ inline I16 weigh_wide(I16 length, I16 half) {
   const __m512i low = _mm512_mullo_epi16(length.v, half.v);
   const __m512i high = _mm512_mulhi_epi16(length.v, half.v);
   return {_mm512_or_si512(_mm512_slli_epi16(high, 13), _mm512_srli_epi16(low, 3))};
+}
+
+// q4: a vector holds four heads' four blocks of a quad.
+/// Lane 4 h + b: the sum of number * (2 u - 15). half: there are two rows.
+inline void q4_sums(const uint8_t* rows, bool half, const Q4Query& query, F32 (&out)[1]) {
+  const __m512i nibble = _mm512_set1_epi8(15);
+  const __m512i bytes = _mm512_maskz_loadu_epi64(half ? 0x0f : 0xff, rows);
+  const __m512i low = _mm512_and_si512(bytes, nibble);
+  const __m512i high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), nibble);
+  __m512i sum[kQ4Heads];  // the blocks' rows
+  for (int h = 0; h < kQ4Heads; ++h) {
+    const __m512i l = _mm512_maddubs_epi16(low, _mm512_load_si512(query.numbers[h][0]));
+    const __m512i u = _mm512_maddubs_epi16(high, _mm512_load_si512(query.numbers[h][1]));
+    sum[h] = _mm512_madd_epi16(_mm512_add_epi16(l, u), _mm512_set1_epi16(1));  // below 2^13
+  }
+  const auto halves = [](__m512i a, __m512i b) {
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x44), _mm512_shuffle_i32x4(a, b, 0xee));
+  };
+  const __m512i ab = halves(sum[0], sum[1]), cd = halves(sum[2], sum[3]);
+  const __m512i sums =
+      _mm512_add_epi32(_mm512_shuffle_i32x4(ab, cd, 0x88), _mm512_shuffle_i32x4(ab, cd, 0xdd));
+  const __m512i offsets = _mm512_load_si512(query.offsets);
+  out[0] = {_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_add_epi32(sums, sums), offsets))};
+}
+/// Lane 4 h + b: the scale of block b.
+inline F32 q4_scales(const uint8_t* p) {
+  return {
+      _mm512_broadcast_f32x4(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+}
+/// Each head's blocks, added up: (0 + 2) + (1 + 3).
+inline void q4_fold(const F32 (&sum)[1], float* out) {
+  const __m512 pairs = _mm512_add_ps(sum[0].v, _mm512_permute_ps(sum[0].v, 0x4e));
+  const __m512 all = _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0xb1));  // lanes 0, 4, 8, 12
+  const __m512i index = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+  _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(index, all)));
 }
 
 /// Bit i: scores[i] > threshold, for 64 scores.

@@ -104,6 +104,7 @@ inline void transpose(F32 (&a)[kLanes]) {
 }
 
 inline float half_to_float(uint16_t half) { return f16_to_f32(half); }
+inline uint16_t float_to_half(float x) { return f32_to_f16(x); }
 
 // encode: this many vectors of bits times this many keys are in registers.
 constexpr int kEncodeBits = 2;
@@ -158,6 +159,31 @@ inline I16 weigh_wide(I16 length, I16 half) {
   return {{length.v[0] * half.v[0] >> 3, length.v[1] * half.v[1] >> 3}};
 }
 inline I16 weigh_narrow(I16 length, I16 half) { return weigh_wide(length, half); }
+
+// q4: a vector holds one head's four blocks of a quad.
+/// Of block b the sum of number * (2 u - 15). half: there are two rows.
+inline void q4_sums(const uint8_t* rows, bool half, const Q4Query& query, F32 (&out)[4]) {
+  for (int h = 0; h < 4; ++h) {
+    int sums[4] = {};
+    for (int i = 0; i < (half ? 32 : 64); ++i) {
+      sums[i / 4 % 4] +=
+          query.numbers[h][0][i] * (rows[i] & 15) + query.numbers[h][1][i] * (rows[i] >> 4);
+    }
+    out[h] = F32::each(
+        [&](int b) { return static_cast<float>(2 * sums[b] - query.offsets[4 * h + b]); });
+  }
+}
+/// Lane b: the scale of block b.
+inline F32 q4_scales(const uint8_t* p) {
+  return F32::each(
+      [&](int b) { return f16_to_f32(static_cast<uint16_t>(p[2 * b] | p[2 * b + 1] << 8)); });
+}
+/// Each head's blocks, added up: (0 + 2) + (1 + 3).
+inline void q4_fold(const F32 (&sum)[4], float* out) {
+  for (int h = 0; h < 4; ++h) {
+    out[h] = (sum[h].v[0] + sum[h].v[2]) + (sum[h].v[1] + sum[h].v[3]);
+  }
+}
 
 /// Bit i: scores[i] > threshold, for 64 scores.
 inline uint64_t above(const int16_t* scores, int threshold) {

@@ -17,8 +17,8 @@ constexpr int kStaleLines = 10;  // so many graphs with stale codes are reported
 /// The options that decide what a store holds.
 bool same_store(const Options& a, const Options& b) {
   return a.method == b.method && a.hata.rbit == b.hata.rbit && a.hata.seed == b.hata.seed &&
-         a.hata.lengths == b.hata.lengths && a.weights == b.weights &&
-         a.dense_layers.automatic == b.dense_layers.automatic &&
+         a.hata.lengths == b.hata.lengths && a.hata.rerank == b.hata.rerank &&
+         a.weights == b.weights && a.dense_layers.automatic == b.dense_layers.automatic &&
          (a.rule.budget.mass > 0.0) == (b.rule.budget.mass > 0.0);
 }
 

@@ -34,6 +34,16 @@ int parse_rbit(std::string_view key, std::string_view value) {
   return static_cast<int>(bits);
 }
 
+int parse_rerank(std::string_view key, std::string_view value) {
+  int factor = 0;
+  const char* end = value.data() + value.size();
+  const auto [at, error] = std::from_chars(value.data(), end, factor);
+  if (error != std::errc{} || at != end || factor < 0 || factor == 1 || factor > 16) {
+    bad_value(key, value, "0 (off) or 2 to 16");
+  }
+  return factor;
+}
+
 std::string parse_method(std::string_view value) {
   if (value == "ggml") return "ggml";
   try {
@@ -67,6 +77,7 @@ constexpr Key kKeys[] = {
      }},
     {"lengths",
      [](Options& o, auto key, auto value) { o.hata.lengths = parse_switch(key, value); }},
+    {"rerank", [](Options& o, auto key, auto value) { o.hata.rerank = parse_rerank(key, value); }},
     {"weights", [](Options& o, auto, auto value) { o.weights = value; }},
     {"rbit", [](Options& o, auto key, auto value) { o.hata.rbit = parse_rbit(key, value); }},
     {"seed",

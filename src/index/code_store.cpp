@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "cpu/q4.h"
 #include "hata/encode.h"
 #include "index/cell_runs.h"
 #include "index/rows.h"
@@ -21,21 +22,25 @@ void put_length(uint8_t* lengths, int64_t cell, uint8_t length) {
 }  // namespace
 
 CodeStore::CodeStore(std::shared_ptr<const LayerWeights> weights, const HeadShape& shape,
-                     int64_t n_cells, bool with_lengths)
+                     int64_t n_cells, const Extras& extras)
     : weights_(std::move(weights)),
       shape_(shape),
       n_cells_((n_cells + 63) / 64 * 64),
-      with_lengths_(with_lengths),
+      extras_(extras),
       inv_unit_(static_cast<size_t>(shape.n_kv_heads), 0.0f),
       codes_(static_cast<size_t>(shape.n_kv_heads * n_cells_ * projection().words()) * 8),
-      lengths_(with_lengths ? static_cast<size_t>(shape.n_kv_heads * n_cells_ / 2) : 0) {
+      lengths_(extras.lengths ? static_cast<size_t>(shape.n_kv_heads * n_cells_ / 2) : 0),
+      q4_keys_(extras.q4_keys
+                   ? static_cast<size_t>(shape.n_kv_heads * n_cells_ * q4_bytes(shape.head_dim))
+                   : 0) {
   const std::vector<float>& lengths = weights_->mean_lengths;
   std::transform(lengths.begin(), lengths.end(), inv_unit_.begin(),
                  [](float mean) { return 8.0f / mean; });
 }
 
 size_t CodeStore::bytes() const {
-  return codes_.bytes() + lengths_.bytes() + projection().weights.size() * sizeof(float);
+  return codes_.bytes() + lengths_.bytes() + q4_keys_.bytes() +
+         projection().weights.size() * sizeof(float);
 }
 
 bool CodeStore::measure_mean_length(const CacheView& keys, std::span<const int32_t> cells,
@@ -74,7 +79,11 @@ void CodeStore::encode_keys(const CacheView& keys, int head, int64_t cell, int64
 void CodeStore::encode_run(const CacheView& keys, int head, int64_t cell, int64_t n) {
   encode_keys(keys, head, cell, n,
               codes_.as<uint64_t>() + (head * n_cells_ + cell) * projection().words());
-  if (!with_lengths_) return;
+  if (extras_.q4_keys) {
+    q4_encode(shape_.head_dim, keys.row(cell, head), keys.type, keys.cell_stride, n,
+              q4_at(head, cell));
+  }
+  if (!extras_.lengths) return;
   std::array<uint8_t, kMaxRun> run;
   key_lengths(shape_.head_dim, keys.row(cell, head), keys.type, keys.cell_stride, n,
               inv_unit_[static_cast<size_t>(head)], run.data());
@@ -84,7 +93,7 @@ void CodeStore::encode_run(const CacheView& keys, int head, int64_t cell, int64_
 
 void CodeStore::update(const CacheView& keys, const CacheView&, std::span<const int32_t> cells,
                        const Worker& worker) {
-  if (with_lengths_ && weights_->mean_lengths.empty()) {
+  if (extras_.lengths && weights_->mean_lengths.empty()) {
     first_keys_.measure_once(shape_.n_kv_heads, worker,
                              [&](int head) { return measure_mean_length(keys, cells, head); });
   }
@@ -99,14 +108,24 @@ bool CodeStore::matches(const CacheView& keys, int64_t cell) const {
     if (!std::equal(fresh.begin(), fresh.begin() + projection().words(), codes(head, cell))) {
       return false;
     }
-    if (!with_lengths_) continue;
-    uint8_t length = 0;
-    key_lengths(shape_.head_dim, keys.row(cell, head), keys.type, keys.cell_stride, 1,
-                inv_unit_[static_cast<size_t>(head)], &length);
-    const uint8_t pair = lengths_.as<uint8_t>()[(head * n_cells_ + cell) / 2];
-    if ((cell % 2 == 0 ? pair & 15 : pair >> 4) != length) return false;
+    if (extras_.lengths && !length_matches(keys, head, cell)) return false;
+    if (extras_.q4_keys && !q4_key_matches(keys, head, cell)) return false;
   }
   return true;
+}
+
+bool CodeStore::length_matches(const CacheView& keys, int head, int64_t cell) const {
+  uint8_t length = 0;
+  key_lengths(shape_.head_dim, keys.row(cell, head), keys.type, keys.cell_stride, 1,
+              inv_unit_[static_cast<size_t>(head)], &length);
+  const uint8_t pair = lengths_.as<uint8_t>()[(head * n_cells_ + cell) / 2];
+  return (cell % 2 == 0 ? pair & 15 : pair >> 4) == length;
+}
+
+bool CodeStore::q4_key_matches(const CacheView& keys, int head, int64_t cell) const {
+  std::array<uint8_t, q4_bytes(kMaxHeadDim)> fresh;
+  q4_encode(shape_.head_dim, keys.row(cell, head), keys.type, keys.cell_stride, 1, fresh.data());
+  return std::equal(fresh.begin(), fresh.begin() + q4_bytes(shape_.head_dim), q4_at(head, cell));
 }
 
 }  // namespace hata

@@ -1,10 +1,12 @@
-// The codes and lengths of one layer's keys: what HATA keeps beside a cache.
+// The codes and lengths of one layer's keys, and for a re-rank the keys themselves in 4 bits: what
+// HATA keeps beside a cache.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "core/q4.h"
 #include "hata/index.h"
 #include "hata/weights.h"
 #include "index/first_keys.h"
@@ -14,10 +16,15 @@ namespace hata {
 
 class CodeStore final : public KeyStore {
  public:
-  /// with_lengths: also keep a 4-bit length per key. Mean lengths that the weights do not give are
-  /// measured on the first keys seen and then frozen.
+  /// What is kept besides the codes.
+  struct Extras {
+    bool lengths = false;  ///< 4 bits a key
+    bool q4_keys = false;  ///< q4_bytes(head_dim) a key (core/q4.h)
+  };
+
+  /// Mean lengths that the weights do not give are measured on the first keys seen and then frozen.
   CodeStore(std::shared_ptr<const LayerWeights> weights, const HeadShape& shape, int64_t n_cells,
-            bool with_lengths);
+            const Extras& extras);
 
   size_t bytes() const override;
   void update(const CacheView& keys, const CacheView& values, std::span<const int32_t> cells,
@@ -33,22 +40,32 @@ class CodeStore final : public KeyStore {
   }
   /// Lengths of one KV head, two cells a byte, from this (even) cell on; nullptr: none are kept.
   const uint8_t* lengths(int head, int64_t cell) const {
-    return with_lengths_ ? lengths_.as<uint8_t>() + (head * n_cells_ + cell) / 2 : nullptr;
+    return extras_.lengths ? lengths_.as<uint8_t>() + (head * n_cells_ + cell) / 2 : nullptr;
+  }
+  /// 4-bit keys of one KV head, q4_bytes(head_dim) each, from this cell on; nullptr: none are kept.
+  const uint8_t* q4_keys(int head, int64_t cell) const {
+    return extras_.q4_keys ? q4_at(head, cell) : nullptr;
   }
 
  private:
   bool measure_mean_length(const CacheView& keys, std::span<const int32_t> cells, int head);
   void encode_keys(const CacheView& keys, int head, int64_t cell, int64_t n, uint64_t* out) const;
   void encode_run(const CacheView& keys, int head, int64_t cell, int64_t n);
+  bool length_matches(const CacheView& keys, int head, int64_t cell) const;
+  bool q4_key_matches(const CacheView& keys, int head, int64_t cell) const;
+  uint8_t* q4_at(int head, int64_t cell) const {
+    return q4_keys_.as<uint8_t>() + (head * n_cells_ + cell) * q4_bytes(shape_.head_dim);
+  }
 
   std::shared_ptr<const LayerWeights> weights_;
   HeadShape shape_;
   int64_t n_cells_;  ///< rounded up to 64: the score stage reads whole blocks
-  bool with_lengths_;
+  Extras extras_;
   FirstKeys first_keys_;
   std::vector<float> inv_unit_;  ///< [n_kv_heads] 8 / mean length
   HugeBuffer codes_;
   HugeBuffer lengths_;
+  HugeBuffer q4_keys_;
 };
 
 }  // namespace hata

@@ -20,8 +20,10 @@
 namespace hata {
 namespace {
 
-constexpr int64_t kMaxCandidates = 1 << 20;
-constexpr int64_t kTile = 1024;  // keys scored at a time: their scores stay in the L1 cache
+constexpr int kMaxRerank = 16;
+constexpr int64_t kTile = 1024;    // keys scored at a time: their scores stay in the L1 cache
+constexpr int64_t kMostParts = 8;  // that a list of candidates is cut into for threads
+
 struct HataScratch final : Selector::Scratch {
   int words = 0;     // of a code
   int n_ranges = 0;  // parts of the cache that threads score on their own
@@ -61,11 +63,11 @@ std::string misfit(const LayerWeights& weights, const HeadShape& shape) {
 
 class Hata final : public Selector {
  public:
-  Hata(const Spec& spec, const HataOptions& options, int64_t rerank)
+  Hata(const Spec& spec, const HataOptions& options, bool rerank_q4)
       : name_(spec.text()),
         options_(options),
         window_(spec.window({.sink = options.sink, .recent = options.recent})),
-        rerank_(rerank) {}
+        rerank_q4_(rerank_q4) {}
 
   std::string_view name() const override { return name_; }
 
@@ -96,7 +98,9 @@ class Hata final : public Selector {
           random_projection(options_.seed, layer, shape.n_kv_heads, shape.head_dim, options_.rbit),
           {}});
     }
-    return std::make_unique<CodeStore>(std::move(weights), shape, n_cells, options_.lengths);
+    const CodeStore::Extras extras{.lengths = options_.lengths,
+                                   .q4_keys = options_.rerank > 0 && rerank_q4_};
+    return std::make_unique<CodeStore>(std::move(weights), shape, n_cells, extras);
   }
 
   std::unique_ptr<Scratch> make_scratch() const override { return std::make_unique<HataScratch>(); }
@@ -124,23 +128,28 @@ class Hata final : public Selector {
                   static_cast<int>(i % s.n_ranges));
     });
     const int64_t scored = watch.lap();
-    worker.share(n_rows * n_heads, [&](int64_t i) {
-      const auto row = static_cast<int>(i / n_heads);
-      if (plans[static_cast<size_t>(row)].budget > 0) {
-        collect(step, plans, s, out, row, static_cast<int>(i % n_heads));
-      }
+    share_lists(step, plans, 1, worker, [&](size_t row, int head, int64_t) {
+      const auto found = candidates(step, s, row, head);
+      if (options_.rerank == 0) return s.forced.merge(found, out, row, head);
+      Rerank& rerank = rerank_of(step, s, row, head);
+      rerank.start(step, step.rows[row], head, found, s.forced.cells(row));
+      s.keys_reranked.fetch_add(rerank.n_keys(), std::memory_order_relaxed);
     });
-    const int64_t selected = watch.lap();
+    const int64_t collected = watch.lap();
+    if (options_.rerank > 0) rerank(step, plans, codes, s, out, worker);
+    const int64_t reranked = watch.lap();
 
     if (worker.ith == 0) {
       counters.encode_ns += encoded;
       counters.score_ns += scored;
-      counters.select_ns += selected;
+      counters.select_ns += collected + reranked;
+      counters.rerank_ns += options_.rerank > 0 ? reranked : 0;
       const int64_t key_bits = codes.projection().rbit + (options_.lengths ? 4 : 0);
       counters.choose_bytes += s.keys_scored.load(std::memory_order_relaxed) * key_bits / 8;
+      const int64_t full_key =
+          step.shape.head_dim * static_cast<int64_t>(dtype_size(step.keys.type));
       counters.choose_bytes += s.keys_reranked.load(std::memory_order_relaxed) *
-                               step.shape.head_dim *
-                               static_cast<int64_t>(dtype_size(step.keys.type));
+                               (rerank_q4_ ? q4_bytes(step.shape.head_dim) : full_key);
     }
   }
 
@@ -188,7 +197,8 @@ class Hata final : public Selector {
     const int group = step.shape.group();
     const int64_t n_padded = ceil_div(step.n_kv, 64) * 64;
     for (size_t row = 0; row < plans.size(); ++row) {
-      top_of(step, s, row, head, range).reset(wanted(plans[row], s, row, head), max_score(group, rbit));
+      top_of(step, s, row, head, range)
+          .reset(wanted(plans[row], s, row, head), max_score(group, rbit));
     }
     alignas(64) std::array<int16_t, kTile> scores;
     int64_t keys_scored = 0;
@@ -213,30 +223,53 @@ class Hata final : public Selector {
     s.keys_scored.fetch_add(keys_scored, std::memory_order_relaxed);
   }
 
-  // How many keys a row looks for, besides the forced ones.
+  // How many keys a row looks for by codes, besides the forced ones.
   int64_t wanted(const RowPlan& plan, const HataScratch& s, size_t row, int head) const {
-    return std::max({plan.budget_of(head), rerank_, std::ssize(s.forced.cells(row))}) -
-           std::ssize(s.forced.cells(row));
+    const int64_t factor = std::max(1, options_.rerank);
+    const int64_t all = std::min(plan.n_valid, plan.budget_of(head) * factor);
+    return std::max(all - std::ssize(s.forced.cells(row)), int64_t{0});
   }
 
-  // The best of all ranges, and the forced keys among them in order.
-  void collect(const Step& step, std::span<const RowPlan> plans, HataScratch& s, Selection& out,
-               int row, int head) const {
-    const auto r = static_cast<size_t>(row);
-    const size_t list = r * step.shape.n_kv_heads + static_cast<size_t>(head);
-    TopK* ranges = s.top.data() + list * s.n_ranges;
+  // Calls fn(row, head, part) for every row that chooses and each part of its list.
+  template <class Fn>
+  static void share_lists(const Step& step, std::span<const RowPlan> plans, int64_t n_parts,
+                          const Worker& worker, Fn&& fn) {
+    const int64_t n_heads = step.shape.n_kv_heads;
+    worker.share(std::ssize(plans) * n_heads * n_parts, [&](int64_t i) {
+      const auto row = static_cast<size_t>(i / n_parts / n_heads);
+      if (plans[row].budget > 0) fn(row, static_cast<int>(i / n_parts % n_heads), i % n_parts);
+    });
+  }
+
+  // The best of all ranges.
+  static std::span<const int32_t> candidates(const Step& step, HataScratch& s, size_t row,
+                                             int head) {
+    TopK* ranges = &top_of(step, s, row, head, 0);
     for (int range = 1; range < s.n_ranges; ++range) ranges[0].append(ranges[range]);
     if (s.n_ranges > 1) ranges[0].prune();
-    auto best = ranges[0].cells();
-    const int64_t left =
-        std::max(plans[r].budget_of(head) - std::ssize(s.forced.cells(r)), std::ptrdiff_t{0});
-    if (std::ssize(best) > left) {
-      s.keys_reranked.fetch_add(std::ssize(best), std::memory_order_relaxed);
-      best = s.rerank[list].best(step, step.rows[r], head, best, left);
-    }
-    s.forced.merge(best, out, r, head);
+    return ranges[0].cells();
   }
 
+  // Ranks the candidates again and takes the best, with the forced keys among them in order.
+  void rerank(const Step& step, std::span<const RowPlan> plans, const CodeStore& codes,
+              HataScratch& s, Selection& out, const Worker& worker) const {
+    const int64_t n_lists = std::ssize(plans) * step.shape.n_kv_heads;
+    const int64_t n_parts = parts_per_head(worker.nth, static_cast<int>(n_lists), kMostParts);
+    share_lists(step, plans, n_parts, worker, [&](size_t row, int head, int64_t part) {
+      Rerank& rerank = rerank_of(step, s, row, head);
+      rerank.score(step, step.rows[row], head, codes.q4_keys(head, step.first_cell),
+                   rerank.n_keys() * part / n_parts, rerank.n_keys() * (part + 1) / n_parts);
+    });
+    share_lists(step, plans, 1, worker, [&](size_t row, int head, int64_t) {
+      const int64_t left =
+          std::max(plans[row].budget_of(head) - std::ssize(s.forced.cells(row)), std::ptrdiff_t{0});
+      s.forced.merge(rerank_of(step, s, row, head).best(left), out, row, head);
+    });
+  }
+
+  static Rerank& rerank_of(const Step& step, HataScratch& s, size_t row, int head) {
+    return s.rerank[row * step.shape.n_kv_heads + static_cast<size_t>(head)];
+  }
   static uint64_t* query_codes(const Step& step, HataScratch& s, size_t row, int head) {
     const size_t first =
         row * step.shape.n_q_heads + static_cast<size_t>(head) * step.shape.group();
@@ -250,7 +283,7 @@ class Hata final : public Selector {
   std::string name_;
   HataOptions options_;
   Window window_;
-  int64_t rerank_;  // candidates that are ranked again by their keys; 0: none
+  bool rerank_q4_;  // by 4-bit keys; else by those of the cache
 };
 
 // The trained weights that the spec names. The paper's rule takes no weights of another objective,
@@ -272,6 +305,7 @@ HataOptions options_of(const Spec& spec, HataOptions options) {
   options.weights = weights_of(spec, options);
   if (given("lengths")) options.lengths = spec.on("lengths");
   if (given("rbit")) options.rbit = static_cast<int>(spec.integer("rbit", 64, 256));
+  if (given("rerank")) options.rerank = static_cast<int>(spec.integer("rerank", 0, INT32_MAX));
   if (given("seed")) options.seed = static_cast<uint64_t>(spec.integer("seed", 0, INT64_MAX));
   return options;
 }
@@ -289,7 +323,10 @@ std::shared_ptr<const Selector> make_hata(const Spec& spec, const HataOptions& d
   }
   if (options.sink < 0) refuse("sink", options.sink, "0 or more");
   if (options.recent < -1) refuse("recent", options.recent, "0 or more, or -1 for min(32, k/2)");
-  return std::make_shared<Hata>(spec, options, spec.integer("rerank", 0, kMaxCandidates));
+  if (options.rerank < 0 || options.rerank == 1 || options.rerank > kMaxRerank) {
+    refuse("rerank", options.rerank, "0 (off) or 2 to 16");
+  }
+  return std::make_shared<Hata>(spec, options, spec.one_of("rerank-keys", {"q4", "cache"}) == "q4");
 }
 
 }  // namespace hata

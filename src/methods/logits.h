@@ -12,6 +12,14 @@ namespace hata {
 
 constexpr float kNoLogit = -std::numeric_limits<float>::infinity();
 
+/// The soft cap of n logits, where there is one.
+inline void cap_logits(const AttendParams& params, int64_t n, float* logits) {
+  if (params.softcap <= 0.0f) return;
+  for (int64_t i = 0; i < n; ++i) {
+    logits[i] = params.softcap * std::tanh(logits[i] / params.softcap);
+  }
+}
+
 /// Of the view's cells first .. first + n - 1.
 inline void logits_of(const Step& step, const float* q, int kv_head, int64_t first, int64_t n,
                       float* out) {
@@ -19,8 +27,7 @@ inline void logits_of(const Step& step, const float* q, int kv_head, int64_t fir
   dots(q, step.shape.head_dim, step.keys.row(first, kv_head), step.keys.type, step.keys.cell_stride,
        n, out);
   for (int64_t i = 0; i < n; ++i) out[i] *= params.scale;
-  if (params.softcap <= 0.0f) return;
-  for (int64_t i = 0; i < n; ++i) out[i] = params.softcap * std::tanh(out[i] / params.softcap);
+  cap_logits(params, n, out);
 }
 
 /// -inf for the cells whose bit is not set; n is a multiple of 64.

@@ -26,7 +26,10 @@ constexpr const char* kRecentHelp =
 
 constexpr const char* kRbitHelp = "bits of a random code: 64, 128 or 256";
 constexpr const char* kSeedHelp = "of the random projection";
-constexpr const char* kRerankHelp = "this many candidates are ranked again by their keys; 0: none";
+constexpr const char* kRerankHelp =
+    "2 to 16: so many times the budget are ranked again by their keys; 0: none";
+constexpr const char* kRerankKeysHelp =
+    "from 4-bit copies (q4) or from the cache (cache), which is slower";
 
 constexpr MethodParam kHataParams[] = {
     {"sink", "", kSinkHelp},
@@ -35,7 +38,8 @@ constexpr MethodParam kHataParams[] = {
     {"weights", "auto", "trained codes: those of the model, off (random), or a file"},
     {"rbit", "", kRbitHelp},
     {"seed", "", kSeedHelp},
-    {"rerank", "0", kRerankHelp},
+    {"rerank", "", kRerankHelp},
+    {"rerank-keys", "q4", kRerankKeysHelp},
 };
 constexpr MethodParam kPaperParams[] = {
     {"sink", "0", kSinkHelp},
@@ -44,10 +48,11 @@ constexpr MethodParam kPaperParams[] = {
     {"rbit", "", kRbitHelp},
     {"seed", "", kSeedHelp},
     {"rerank", "0", kRerankHelp},
+    {"rerank-keys", "q4", kRerankKeysHelp},
 };
 constexpr MethodParam kRandomParams[] = {
     {"sink", "0", kSinkHelp}, {"recent", "0", kRecentHelp}, {"rbit", "", kRbitHelp},
-    {"seed", "", kSeedHelp},  {"rerank", "0", kRerankHelp},
+    {"seed", "", kSeedHelp},  {"rerank", "0", kRerankHelp}, {"rerank-keys", "q4", kRerankKeysHelp},
 };
 constexpr MethodParam kWindowParams[] = {
     {"sink", "0", kSinkHelp},

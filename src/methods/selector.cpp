@@ -52,6 +52,7 @@ StageCounters& StageCounters::operator+=(const StageCounters& other) {
   encode_ns += other.encode_ns;
   score_ns += other.score_ns;
   select_ns += other.select_ns;
+  rerank_ns += other.rerank_ns;
   attend_ns += other.attend_ns;
   choose_bytes += other.choose_bytes;
   attend_bytes += other.attend_bytes;

@@ -69,10 +69,15 @@ int64_t Spec::integer(std::string_view key, int64_t min, int64_t max) const {
   return number;
 }
 
-bool Spec::on(std::string_view key) const {
+bool Spec::on(std::string_view key) const { return one_of(key, {"on", "off"}) == "on"; }
+
+std::string_view Spec::one_of(std::string_view key,
+                              std::pair<const char*, const char*> words) const {
   const std::string_view text = value(key);
-  if (text != "on" && text != "off") refuse(key, "on or off");
-  return text == "on";
+  if (text != words.first && text != words.second) {
+    refuse(key, std::string(words.first) + " or " + words.second);
+  }
+  return text;
 }
 
 Window Spec::window(const Window& fallback) const {

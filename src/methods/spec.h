@@ -25,6 +25,7 @@ class Spec {
   // The values: what the text gives, else the default. Each throws Error on a bad one.
   int64_t integer(std::string_view key, int64_t min, int64_t max) const;
   bool on(std::string_view key) const;
+  std::string_view one_of(std::string_view key, std::pair<const char*, const char*> words) const;
   /// Of the keys sink and recent; where they have no value, the fallback's.
   Window window(const Window& fallback = {}) const;
 

@@ -22,10 +22,10 @@ TEST(BenchAttn, HasAllKeys) {
   ASSERT_EQ(rows.size(), 8u);  // 2 row counts, ggml, dense and hata at 2 budgets
   for (const json& row : rows) {
     for (const char* key :
-         {"method",         "isa",       "threads",      "n_q_heads", "n_kv_heads", "head_dim",
-          "kv_type",        "n_kv",      "rows",         "budget",    "median_ns",  "p10_ns",
-          "p90_ns",         "encode_ns", "score_ns",     "select_ns", "attend_ns",  "read_gbps",
-          "peak_read_gbps", "speedup",   "speedup_dense"}) {
+         {"method",         "isa",       "threads",       "n_q_heads", "n_kv_heads", "head_dim",
+          "kv_type",        "n_kv",      "rows",          "budget",    "median_ns",  "p10_ns",
+          "p90_ns",         "encode_ns", "score_ns",      "select_ns", "attend_ns",  "read_gbps",
+          "peak_read_gbps", "speedup",   "speedup_dense", "rerank_ns"}) {
       EXPECT_TRUE(row.contains(key)) << key;
     }
     EXPECT_GT(row["median_ns"].get<double>(), 0);

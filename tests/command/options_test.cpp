@@ -24,17 +24,19 @@ TEST(Options, Defaults) {
   EXPECT_EQ(options.hata.recent, -1);
   EXPECT_TRUE(options.hata.lengths);
   EXPECT_EQ(options.hata.rbit, 128);
+  EXPECT_EQ(options.hata.rerank, 0);
 }
 
 TEST(Options, TellTheHost) {
   EXPECT_EQ(host_options(parse({})),
             "method=hata budget=512 dense-layers=2 min-ctx=1024 sink=1 recent=-1 lengths=on "
-            "weights=auto seed=1 rbit=128 prefill=on huge-pages=on");
-  EXPECT_EQ(host_options(parse({"--method", "hata-paper", "--budget", "1.56%", "--dense-layers",
-                                "0", "--min-ctx", "0", "--sink", "4", "--recent", "16", "--lengths",
-                                "off", "--seed", "7", "--rbit", "64"})),
+            "rerank=0 weights=auto seed=1 rbit=128 prefill=on huge-pages=on");
+  EXPECT_EQ(host_options(parse({"--method", "hata-paper", "--budget",  "1.56%",    "--dense-layers",
+                                "0",        "--min-ctx",  "0",         "--sink",   "4",
+                                "--recent", "16",         "--lengths", "off",      "--seed",
+                                "7",        "--rbit",     "64",        "--rerank", "4"})),
             "method=hata-paper budget=1.56% dense-layers=0 min-ctx=0 sink=4 recent=16 lengths=off "
-            "weights=auto seed=7 rbit=64 prefill=on huge-pages=on");
+            "rerank=4 weights=auto seed=7 rbit=64 prefill=on huge-pages=on");
   EXPECT_EQ(host_options(parse({"--method", "ggml", "--budget", "7"})), "method=ggml");
 }
 
@@ -46,6 +48,9 @@ TEST(Options, RefuseNonsense) {
   EXPECT_THROW(parse({"--dense-layers", "-1"}), CLI::ParseError);
   EXPECT_THROW(parse({"--rbit", "96"}), CLI::ParseError);
   EXPECT_THROW(parse({"--lengths", "1"}), CLI::ParseError);
+  for (const char* factor : {"1", "17", "-2", "x"}) {
+    EXPECT_THROW(parse({"--rerank", factor}), CLI::ParseError) << factor;
+  }
 }
 
 TEST(Options, TakeLists) {

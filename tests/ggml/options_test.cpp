@@ -24,6 +24,7 @@ TEST(Options, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(o.hata.recent, -1);
   EXPECT_TRUE(o.hata.lengths);
   EXPECT_EQ(o.hata.rbit, 128);
+  EXPECT_EQ(o.hata.rerank, 0);
   EXPECT_EQ(o.hata.seed, 1u);
   EXPECT_EQ(o.max_rows, 8);
   EXPECT_TRUE(o.prefill);
@@ -34,7 +35,7 @@ TEST(Options, DefaultsAreTheDocumentedOnes) {
 TEST(Options, ReadsEveryKey) {
   const Options o = parse_options(
       " method=exact-logit budget=1.56%  dense-layers=0\tmin-ctx=64 sink=2 recent=8 lengths=off "
-      "rbit=64 "
+      "rbit=64 rerank=4 "
       "seed=7 max-rows=4 prefill=off huge-pages=off verify=1 stats=on quiet=1 probe=on\n");
   EXPECT_EQ(o.method, "exact-logit");
   EXPECT_DOUBLE_EQ(o.rule.budget.share, 0.0156);
@@ -44,6 +45,7 @@ TEST(Options, ReadsEveryKey) {
   EXPECT_EQ(o.hata.recent, 8);
   EXPECT_FALSE(o.hata.lengths);
   EXPECT_EQ(o.hata.rbit, 64);
+  EXPECT_EQ(o.hata.rerank, 4);
   EXPECT_EQ(o.hata.seed, 7u);
   EXPECT_EQ(o.max_rows, 4);
   EXPECT_FALSE(o.prefill);
@@ -63,6 +65,8 @@ TEST(Options, NamesWhatIsWrongAndTheWayOut) {
   EXPECT_EQ(refusal("dense-layers=-1"),
             "option dense-layers=-1: want a whole number from 0 to 100000");
   EXPECT_EQ(refusal("rbit=100"), "option rbit=100: want 64, 128 or 256");
+  EXPECT_EQ(refusal("rerank=1"), "option rerank=1: want 0 (off) or 2 to 16");
+  EXPECT_EQ(refusal("rerank=17"), "option rerank=17: want 0 (off) or 2 to 16");
   EXPECT_NE(refusal("method=magic").find("there are hata, "), std::string::npos);
   for (const char* budget : {"budget=0", "budget=-3", "budget=abc", "budget=101%", "budget="}) {
     EXPECT_NE(refusal(budget).find("budget '"), std::string::npos) << budget;

@@ -34,7 +34,7 @@ struct Options {
 
 // Times of single steps, in nanoseconds.
 struct Samples {
-  std::vector<double> total, encode, score, select, attend;
+  std::vector<double> total, encode, score, select, rerank, attend;
   StageCounters sum;
 
   void add(double ns, const StageCounters& c) {
@@ -42,6 +42,7 @@ struct Samples {
     encode.push_back(static_cast<double>(c.encode_ns));
     score.push_back(static_cast<double>(c.score_ns));
     select.push_back(static_cast<double>(c.select_ns));
+    rerank.push_back(static_cast<double>(c.rerank_ns));
     attend.push_back(static_cast<double>(c.attend_ns));
     sum += c;
   }
@@ -190,6 +191,7 @@ Json Bench::row(const AttnCase& c, const std::string& method, const Budget* budg
   json["encode_ns"] = stage(s.encode);
   json["score_ns"] = stage(s.score);
   json["select_ns"] = stage(s.select);
+  json["rerank_ns"] = stage(s.rerank);
   json["attend_ns"] = stage(s.attend);
   json["choose_bytes"] = ours ? Json(static_cast<double>(s.sum.choose_bytes) / steps) : Json();
   json["attend_bytes"] = ours ? Json(static_cast<double>(s.sum.attend_bytes) / steps) : Json(bytes);
@@ -219,7 +221,8 @@ std::string ratio_cell(const Json& row, const char* key) {
 // Bytes read to choose against the time of choosing.
 std::string score_rate(const Json& row) {
   if (row["score_ns"].is_null() || row["score_ns"] == 0.0) return "";
-  const double rate = row["choose_bytes"].get<double>() / row["score_ns"].get<double>();
+  const double ns = row["score_ns"].get<double>() + row["rerank_ns"].get<double>();
+  const double rate = row["choose_bytes"].get<double>() / ns;
   return fmt::format("{:.1f} ({:.0f} %)", rate, 100 * rate / row["peak_read_gbps"].get<double>());
 }
 
@@ -253,6 +256,20 @@ const std::vector<Column> kColumns = {
     {"vs ggml", true, [](const Json& r) { return ratio_cell(r, "speedup"); }},
     {"vs dense", true, [](const Json& r) { return ratio_cell(r, "speedup_dense"); }},
 };
+
+// The table's; that of the re-rank, a part of select, only where there was one.
+std::vector<Column> columns_of(const std::vector<Json>& rows) {
+  std::vector<Column> columns = kColumns;
+  const bool reranks = std::any_of(rows.begin(), rows.end(), [](const Json& r) {
+    return !r["rerank_ns"].is_null() && r["rerank_ns"] > 0.0;
+  });
+  if (!reranks) return columns;
+  const auto attend = std::find_if(columns.begin(), columns.end(),
+                                   [](const Column& c) { return c.title == "attend us"; });
+  columns.insert(attend,
+                 {"of it rerank", true, [](const Json& r) { return stage_cell(r, "rerank_ns"); }});
+  return columns;
+}
 
 // Four sequences in one cache against a cache each: the ratio of their times.
 void print_unified_ratios(const std::vector<Json>& rows) {
@@ -300,7 +317,7 @@ void run(const Options& options) {
           options.threads, options.heads, options.head_dim, options.type, simd_name(simd_level()),
           bench.peak / 1e9);
   }
-  print_rows(format, bench.rows, kColumns);
+  print_rows(format, bench.rows, columns_of(bench.rows));
   if (format == Format::md) print_unified_ratios(bench.rows);
 }
 

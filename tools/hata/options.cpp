@@ -130,6 +130,12 @@ void add_hata_options(CLI::App& app, HataOptions& options) {
          "weigh scores by the keys' lengths: on or off (the paper's order)")
       ->check(CLI::IsMember({"on", "off"}))
       ->default_str("on");
+  app.add_option("--rerank", options.rerank,
+                 "2 to 16: so many times the budget are ranked again by 4-bit keys (0: off)")
+      ->check([](const std::string& given) {
+        return problem([&] { (void)make_selector("hata:rerank=" + given, HataOptions{}); });
+      })
+      ->capture_default_str();
   app.add_option("--seed", options.seed, "seed of the random projection")->capture_default_str();
   add_rbit(app, options.rbit);
 }
@@ -218,11 +224,11 @@ std::string host_options(const MethodOptions& options) {
   const auto on = [](bool value) { return value ? "on" : "off"; };
   const HataOptions& hata = options.hata;
   return fmt::format(
-      "method={} budget={} dense-layers={} min-ctx={} sink={} recent={} lengths={} weights={} "
-      "seed={} rbit={} prefill={} huge-pages={}",
+      "method={} budget={} dense-layers={} min-ctx={} sink={} recent={} lengths={} rerank={} "
+      "weights={} seed={} rbit={} prefill={} huge-pages={}",
       as_word(options.method), options.budget.text(), options.dense_layers.text(), options.min_ctx,
-      hata.sink, hata.recent, on(hata.lengths), as_word(options.weights), hata.seed, hata.rbit,
-      on(options.prefill), on(options.huge_pages));
+      hata.sink, hata.recent, on(hata.lengths), hata.rerank, as_word(options.weights), hata.seed,
+      hata.rbit, on(options.prefill), on(options.huge_pages));
 }
 
 void check_weights(const std::string& weights, const std::string& model, const char* option) {
