@@ -81,6 +81,32 @@ void train_one(const TrainerOptions& options, const RowStore& rows, TrainedHead&
   out.w_query = std::move(p.w_query);
 }
 
+// A head of weights that are there already.
+void take_given(const Weights& weights, const RowStore& rows, int64_t n_rows, TrainedHead& out) {
+  const LayerWeights& w = weights.layers.at(out.layer);
+  const HeadShape shape = rows.layers().at(out.layer);
+  if (w.projection.n_heads != shape.n_kv_heads || w.projection.head_dim != shape.head_dim) {
+    throw Error(weights.path + ": layer " + std::to_string(out.layer) + " has " +
+                std::to_string(w.projection.n_heads) + " heads of " +
+                std::to_string(w.projection.head_dim) + ", the model " +
+                std::to_string(shape.n_kv_heads) + " of " + std::to_string(shape.head_dim) +
+                "; give weights of this model");
+  }
+  const auto of_head = [&](const Projection& p) {
+    const float* from = p.head(out.head);
+    return std::vector<float>(from, from + p.head_dim * p.rbit);
+  };
+  out.w = of_head(w.projection);
+  if (w.queries.n_heads > 0) out.w_query = of_head(w.queries);
+  if (!w.key_means.empty()) {
+    const auto from = w.key_means.begin() + out.head * shape.head_dim;
+    out.key_mean.assign(from, from + shape.head_dim);
+  }
+  out.mean_length = w.mean_lengths.empty()
+                        ? mean_length(rows, n_rows, out.layer, out.head)
+                        : static_cast<double>(w.mean_lengths[static_cast<size_t>(out.head)]);
+}
+
 const float* data_or_null(const std::vector<float>& x) { return x.empty() ? nullptr : x.data(); }
 
 // How decoding ranks by other weights; w nullptr where they have none for this head.
@@ -197,7 +223,9 @@ TrainedHead finished(const TrainerOptions& options, const RowStore& rows, const 
   const auto n_weights = static_cast<size_t>(rows.layers().at(layer).head_dim * options.train.rbit);
   const fs::path file = file_of(folder, layer, head);
   TrainedHead out{.layer = layer, .head = head};
-  if (!fs::exists(file) || !unpack(read_file(file), n_weights, out)) {
+  if (options.given != nullptr) {
+    take_given(*options.given, rows, rows.n_rows() - options.n_held_out, out);
+  } else if (!fs::exists(file) || !unpack(read_file(file), n_weights, out)) {
     out = {.layer = layer, .head = head};
     train_one(options, rows, out);
     write_file_whole(file, {pack(out)});
@@ -216,6 +244,7 @@ std::vector<TrainedHead> train_all(const TrainerOptions& options, const RowStore
   }
   std::vector<TrainedHead> heads;
   for (const auto& [layer, shape] : rows.layers()) {
+    if (options.given != nullptr && !options.given->layers.contains(layer)) continue;
     for (int head = 0; head < shape.n_kv_heads; ++head) {
       heads.push_back({.layer = layer, .head = head});
     }

@@ -31,6 +31,8 @@ struct TrainerOptions {
   int n_held_out = 4;  ///< the store's last rows
   int threads = 1;
   std::shared_ptr<const Weights> compared = nullptr;  ///< other weights to measure, too
+  /// Not nullptr: nothing is trained; these codes are measured, of the layers that they have.
+  std::shared_ptr<const Weights> given = nullptr;
   std::vector<Budget> budgets;
   std::vector<Budget> needs;  ///< in numbers of keys: how the kept attention grows with the budget
 };

@@ -89,6 +89,31 @@ TEST_F(TrainCommand, KeepsItsSamplesForOtherRuns) {
   EXPECT_NE(other.err.find("queries"), std::string::npos) << other.err;
 }
 
+TEST_F(TrainCommand, MeasuresCodesThatAreThere) {
+  ASSERT_EQ(train("a.gguf").status, 0);
+  const Result measured = train("b.gguf", "--codes " + file("a.gguf"));
+  ASSERT_EQ(measured.status, 0) << measured.err;
+  ASSERT_EQ(train("paper.gguf", "--objective paper").status, 0);
+  const Result compared =
+      train("c.gguf", "--codes " + file("a.gguf") + " --compare " + file("paper.gguf"));
+  ASSERT_EQ(compared.status, 0) << compared.err;
+  const auto info = [&](const char* name) {
+    return nlohmann::json::parse(hata("info --json " + file(name)).out).at(0);
+  };
+  const auto a = info("a.gguf"), b = info("b.gguf"), c = info("c.gguf");
+  for (const char* key : {"steps", "first_loss", "last_loss", "objective", "dense_layers"}) {
+    EXPECT_EQ(a.at(key), b.at(key)) << key;
+  }
+  const auto& kept = c.at("quality").at("kept_mass");
+  for (const char* codes : {"learned", "random", "exact", "paper"}) {
+    EXPECT_GT(kept.at(codes).at("64").get<double>(), 0.0) << codes;
+  }
+  EXPECT_EQ(kept.at("learned"), a.at("quality").at("kept_mass").at("learned"));
+  const Result other = train("d.gguf", "--codes /no/such.gguf");
+  EXPECT_EQ(other.status, 1);
+  EXPECT_NE(other.err.find("/no/such.gguf"), std::string::npos) << other.err;
+}
+
 TEST_F(TrainCommand, LayersAndNeedsAreInTheFile) {
   // At 8 of 512 keys an untrained model loses something; of nothing at all, all layers are dense.
   ASSERT_EQ(train("all.gguf", "--max-kl 1000").status, 0);

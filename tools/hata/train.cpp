@@ -33,11 +33,12 @@ struct Options {
   int held_out = 4;
   int queries = 48;
   learn::TrainOptions train;
-  std::string compared;  ///< other weights to measure
+  std::string codes;     ///< weights to measure instead of training
+  std::string compared;  ///< other weights to measure besides
   std::string samples;  ///< folder that keeps the sampled rows; empty: they go with the rest
   double memory_gb = 0;
   Budget check_budget = Budget::parse("1.56%");
-  double most_kl = 0.01;
+  double most_kl = 0.05;
   bool resume = false;
   int threads = 1;
 };
@@ -72,6 +73,7 @@ class Train {
                    options.train.seed) {
     options_.train = learn::resolved(options.train);
     if (options_.output.empty()) options_.output = weights::weights_path(model_path_);
+    if (!options_.codes.empty()) take_codes();
     if (!options_.compared.empty()) {
       check_weights(options_.compared, model_path_, "--compare");
       compared_ = weights::shared_weights(options_.compared);
@@ -92,6 +94,17 @@ class Train {
   }
 
  private:
+  // What the codes were trained by stays in the file; what they are worth is measured anew.
+  void take_codes() {
+    check_weights(options_.codes, model_path_, "--codes");
+    const weights::WeightsFile file = weights::read_weights(options_.codes);
+    given_ = weights::shared_weights(options_.codes);
+    given_provenance_ = file.provenance;
+    options_.train.rbit = file.rbit;
+    options_.train.objective = file.weights.objective;
+    options_.train.steps = 0;
+  }
+
   int64_t n_heads() const {
     int64_t n = 0;
     for (const auto& layer : shape_.layers)
@@ -168,6 +181,7 @@ class Train {
 
   // One step on random numbers, timed.
   void print_time() const {
+    if (given_ != nullptr) return;
     const auto layer = std::find_if(shape_.layers.begin(), shape_.layers.end(),
                                     [](const auto& l) { return l.why_dense.empty(); });
     const double step = learn::time_step(options_.train, layer->heads, options_.n_ctx,
@@ -280,6 +294,7 @@ class Train {
                                   .n_held_out = options_.held_out,
                                   .threads = trainers(),
                                   .compared = compared_,
+                                  .given = given_,
                                   .budgets = budgets_,
                                   .needs = needs()};
     const auto start = Clock::now();
@@ -323,6 +338,7 @@ class Train {
   }
 
   weights::Provenance provenance(const std::vector<learn::TrainedHead>& heads) const {
+    if (given_ != nullptr) return given_provenance_;
     weights::Provenance p;
     p.architecture = shape_.architecture;
     p.base_name = shape_.name;
@@ -446,7 +462,8 @@ class Train {
   TrainingDocuments documents_;
   std::string folder_;   ///< of this run
   std::string samples_;  ///< of the rows
-  std::shared_ptr<const Weights> compared_;
+  std::shared_ptr<const Weights> given_, compared_;
+  weights::Provenance given_provenance_;
   int64_t mean_keys_seen_ = 0;  ///< by the held-out queries
   const std::vector<Budget> budgets_ = {Budget::parse("64"), Budget::parse("256"),
                                         Budget::parse("1.56%")};
@@ -504,6 +521,9 @@ void add_train(CLI::App& app) {
       ->capture_default_str();
   train->add_option("--seed", options->train.seed, "of the documents, samples and first codes")
       ->capture_default_str();
+  train->add_option("--codes", options->codes,
+                    "no training: measure the codes of this weights file (an imported one, say), and "
+                    "write them with what was measured");
   train->add_option("--compare", options->compared,
                     "another weights file of the model, measured on the same held-out documents");
   train->add_option("--samples", options->samples,
