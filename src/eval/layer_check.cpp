@@ -23,8 +23,8 @@ class Document {
     const auto compared = std::min<int64_t>(options.n_compared, n / 2);
     query_ = {.scoring = Scoring::compare, .tokens = {tokens.end() - compared, tokens.end()}};
     configure_host("method=dense");
-    session_ = std::make_unique<Session>(model,
-                                         SessionOptions{.n_ctx = n, .threads = options.threads});
+    session_ =
+        std::make_unique<Session>(model, SessionOptions{.n_ctx = n, .threads = options.threads});
     session_->prefill({tokens.data(), static_cast<size_t>(n - compared)});
     dense_ = predict(*session_, query_);
   }
@@ -33,9 +33,8 @@ class Document {
 
   double kl(const Layers& dense_layers) {
     const DenseLayers layers{.first = 0, .also = dense_layers};
-    configure_host("method=hata weights=" + as_word(options_.weights) +
-                   " budget=" + options_.budget.text() + " dense-layers=" + layers.text() +
-                   " min-ctx=0");
+    configure_host("method=hata weights=" + as_word(options_.weights) + " budget=" +
+                   options_.budget.text() + " dense-layers=" + layers.text() + " min-ctx=0");
     const TextResult result = compare(*session_, query_, dense_, nullptr);
     return std::accumulate(result.kl.begin(), result.kl.end(), 0.0) /
            static_cast<double>(result.kl.size());

@@ -94,7 +94,8 @@ std::unique_ptr<TaskSource> open_task(const Tokenizer& tokenizer, const std::str
                                       const TaskOptions& options);
 
 /// Names without the groups in them, each once: `words` is all in the model's words (but for the
-/// long ones), `long` those, `ruler` all of RULER's. Throws Error as open_task does, but opens no file.
+/// long ones), `long` those, `ruler` all of RULER's. Throws Error as open_task does, but opens no
+/// file.
 std::vector<std::string> expand_tasks(const std::vector<std::string>& names);
 
 /// "NAME  what it asks" for --help: one pair a task, the groups and the two kinds of files last.

@@ -55,7 +55,8 @@ std::vector<std::string> expand_methods(const std::vector<std::string>& names) {
 
 std::vector<Setting> make_settings(const std::vector<std::string>& methods,
                                    const std::vector<Budget>& budgets,
-                                   const std::vector<DenseLayers>& dense_layers, const Setting& base) {
+                                   const std::vector<DenseLayers>& dense_layers,
+                                   const Setting& base) {
   std::vector<Setting> settings = {base};
   settings.front().method = "dense";
   const auto add = [&](const Setting& setting) {

@@ -38,6 +38,7 @@ std::vector<std::string> expand_methods(const std::vector<std::string>& names);
 /// every key has no budget and comes once. `base` gives what all share.
 std::vector<Setting> make_settings(const std::vector<std::string>& methods,
                                    const std::vector<Budget>& budgets,
-                                   const std::vector<DenseLayers>& dense_layers, const Setting& base);
+                                   const std::vector<DenseLayers>& dense_layers,
+                                   const Setting& base);
 
 }  // namespace hata::eval

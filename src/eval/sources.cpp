@@ -99,11 +99,12 @@ std::vector<TaskHelp> task_help() {
   std::vector<TaskHelp> help = word_task_help();
   for (const TaskHelp& task : long_task_help()) help.push_back(task);
   for (const TaskHelp& task : ruler_task_help()) help.push_back(task);
-  help.insert(help.end(), {{"words", "all tasks in the bundled model's words, but for the long ones"},
-                           {"long", "the two with long questions"},
-                           {"ruler", "all tasks in RULER's text form"},
-                           {"jsonl:FILE", "your own: one JSON object a line"},
-                           {"text:FILE", "plain text, compared with dense attention"}});
+  help.insert(help.end(),
+              {{"words", "all tasks in the bundled model's words, but for the long ones"},
+               {"long", "the two with long questions"},
+               {"ruler", "all tasks in RULER's text form"},
+               {"jsonl:FILE", "your own: one JSON object a line"},
+               {"text:FILE", "plain text, compared with dense attention"}});
   return help;
 }
 

@@ -253,12 +253,10 @@ std::string verdict(const Estimate& difference) {
 }
 
 Json summarize(const Results& results, const std::string& against) {
-  Json summary = {{"settings", results.settings},
-                  {"against", against.empty() ? Json() : Json(against)},
-                  {"errors", results.errors},
-                  {"rows", Json::array()},
-                  {"heads", Json::array()},
-                  {"text", Json::array()}};
+  Json summary = {
+      {"settings", results.settings}, {"against", against.empty() ? Json() : Json(against)},
+      {"errors", results.errors},     {"rows", Json::array()},
+      {"heads", Json::array()},       {"text", Json::array()}};
   std::set<int64_t> lengths;
   for (const Record& record : results.records) lengths.insert(record.key.n_ctx);
   const uint64_t seed = results.settings.at("seed");

@@ -21,7 +21,7 @@ namespace hata::eval {
 
 std::vector<TaskHelp> word_task_help();
 std::vector<TaskHelp> long_task_help();  ///< questions of hundreds of tokens
-std::vector<std::string> task_names();  ///< without the long ones
+std::vector<std::string> task_names();   ///< without the long ones
 
 /// A document of exactly `n_tokens` tokens with `n_questions` questions (the list tasks: one).
 /// Throws Error on an unknown task, on a vocabulary with too few words, and where the facts that

@@ -158,8 +158,7 @@ bool GraphRun::is_prefill(const Attention& attention) const {
 
 bool GraphRun::is_dense(const Attention& attention) const {
   const DenseLayers& dense = config_->options.dense_layers;
-  return !config_->selector->sparse() ||
-         (!dense.automatic && dense.has(attention.layer, nullptr));
+  return !config_->selector->sparse() || (!dense.automatic && dense.has(attention.layer, nullptr));
 }
 
 // A prefill needs no codes, so that nothing else is in its way.

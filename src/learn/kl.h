@@ -13,10 +13,10 @@
 //   Z = s |q| m l / sqrt(d) pi/(2r) sum over the group of h(q W).h(k W)
 //   loss = mean over positions of KL(P / sum P, softmax(Z))
 //
-// h(x) = tanh(b x / rms(x)), b from `sharpness_first` to `sharpness_last`. m: the mean key length; l:
-// the key's length as the score rule has it (4 bits, 1 = the mean) where the row has lengths, so that
-// codes are learned for the order in which they are used. s: learned. |q|: by group the mean of its
-// heads'.
+// h(x) = tanh(b x / rms(x)), b from `sharpness_first` to `sharpness_last`. m: the mean key length;
+// l: the key's length as the score rule has it (4 bits, 1 = the mean) where the row has lengths, so
+// that codes are learned for the order in which they are used. s: learned. |q|: by group the mean
+// of its heads'.
 //
 // By head alone with floor 1, a head that looks at recent keys votes as loudly on far ones as the
 // head that needs them; by group alone, heads that need different keys are told to agree. Together
@@ -29,7 +29,7 @@
 namespace hata::learn {
 
 struct KlOptions {
-  double by_head = 1.0;   ///< parts of the loss
+  double by_head = 1.0;  ///< parts of the loss
   double by_group = 1.0;
   double floor = 0.02;
   int skip_first = 4;
@@ -77,10 +77,10 @@ class KlObjective final : public Objective {
   bool rms_held_ = false;
   bool by_group_ = false;  // what is looked at
   SoftCodes keys_, queries_;
-  std::vector<float> asked_;            // [list][rbit]: scaled codes of the queries of a list, summed
-  std::vector<float> targets_;          // [list][key]: log of the target, up to a constant
-  std::vector<float> logits_;           // [list][key]: estimated; later the gradient
-  std::vector<float> true_;             // [query vector][key]
+  std::vector<float> asked_;    // [list][rbit]: scaled codes of the queries of a list, summed
+  std::vector<float> targets_;  // [list][key]: log of the target, up to a constant
+  std::vector<float> logits_;   // [list][key]: estimated; later the gradient
+  std::vector<float> true_;     // [query vector][key]
   std::vector<float> work_t_, work_z_;  // [key]
   std::vector<float> key_gradient_;     // [key][rbit]
   std::vector<float> asked_gradient_;   // [list][rbit]

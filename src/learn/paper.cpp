@@ -70,15 +70,16 @@ void PaperObjective::project(const std::vector<float>& vectors, const Parameters
   tanh_all(soft.data(), n * p.rbit, slope_of(options_));
 }
 
-void PaperObjective::prepare(const Row& row, const Labels& labels, const Parameters& p, Soft& soft) {
+void PaperObjective::prepare(const Row& row, const Labels& labels, const Parameters& p,
+                             Soft& soft) {
   project(row.keys, p, soft.keys);
   project(row.queries, p, soft.queries);
   const int64_t n_keys = row.n_keys(), r = p.rbit;
   const int64_t n_vectors = row.n_queries() * row.group;
   soft.key_gradient.resize(soft.keys.size());
   soft.query_gradient.resize(soft.queries.size());
-  multiply(n_keys, r, n_vectors, {labels.pairs.data(), n_keys, true}, {soft.queries.data(), r}, 0.0f,
-           soft.key_gradient.data());
+  multiply(n_keys, r, n_vectors, {labels.pairs.data(), n_keys, true}, {soft.queries.data(), r},
+           0.0f, soft.key_gradient.data());
   multiply(n_vectors, r, n_keys, {labels.pairs.data(), n_keys}, {soft.keys.data(), r}, 0.0f,
            soft.query_gradient.data());
 }
@@ -99,7 +100,8 @@ void PaperObjective::add_totals(const Row& row, const Labels& labels, const Para
     if (v % row.group == 0) totals.pairs += n;
   }
   std::vector<float> seen(static_cast<size_t>(r));
-  multiply(1, r, n_keys, {labels.times_seen.data(), n_keys}, {soft.keys.data(), r}, 0.0f, seen.data());
+  multiply(1, r, n_keys, {labels.times_seen.data(), n_keys}, {soft.keys.data(), r}, 0.0f,
+           seen.data());
   for (size_t i = 0; i < totals.sums.size(); ++i) {
     totals.sums[i] += static_cast<double>(seen[i % static_cast<size_t>(r)]);
   }

@@ -26,7 +26,7 @@ void subtract_mean(const float* mean, int head_dim, std::vector<float>& vectors)
 /// Means over queries, one for each budget.
 struct Quality {
   std::vector<double> kept_mass = {};  ///< share of the far keys' attention
-  std::vector<double> recall = {};  ///< share of the far keys with the largest summed probability
+  std::vector<double> recall = {};    ///< share of the far keys with the largest summed probability
   std::vector<double> all_mass = {};  ///< share of all keys' attention that the chosen ones hold
   int64_t queries = 0;
 

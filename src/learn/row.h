@@ -10,10 +10,10 @@ namespace hata::learn {
 /// positions. Query i is that of position positions[i] and sees keys 0 .. positions[i].
 struct Row {
   int head_dim = 0;
-  int group = 0;                   ///< query heads of the KV head
-  std::vector<float> keys;         ///< [n_keys][head_dim]
-  std::vector<float> queries;      ///< [n_queries][group][head_dim]
-  std::vector<int32_t> positions;  ///< [n_queries]
+  int group = 0;                      ///< query heads of the KV head
+  std::vector<float> keys;            ///< [n_keys][head_dim]
+  std::vector<float> queries;         ///< [n_queries][group][head_dim]
+  std::vector<int32_t> positions;     ///< [n_queries]
   std::vector<uint8_t> lengths = {};  ///< [n_keys] as the score rule has them; empty: all are 8
 
   int64_t n_keys() const { return static_cast<int64_t>(keys.size()) / head_dim; }
@@ -36,7 +36,6 @@ struct Parameters {
 
   const std::vector<float>& of_queries() const { return w_query.empty() ? w : w_query; }
   std::vector<float>& of_queries() { return w_query.empty() ? w : w_query; }
-
 };
 
 }  // namespace hata::learn

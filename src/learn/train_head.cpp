@@ -91,8 +91,9 @@ TrainOptions resolved(TrainOptions options) {
   if (objective == "kl") options.kl.skip_first = options.kl.skip_last = 0;
   const bool paper = is_paper(options);
   if (paper && (options.separate_queries || options.centre)) {
-    throw Error("objective paper: it has one projection, of keys as they are; leave "
-                "--separate-queries and --centre out");
+    throw Error(
+        "objective paper: it has one projection, of keys as they are; leave "
+        "--separate-queries and --centre out");
   }
   if (options.steps == 0) options.steps = paper ? 300 : 600;
   if (options.rows_a_step == 0) options.rows_a_step = paper ? 20 : 1;

@@ -40,8 +40,9 @@ struct TrainerOptions {
 /// Called when a head is done, from one thread at a time.
 using HeadDone = std::function<void(const TrainedHead& head, int64_t done, int64_t total)>;
 
-/// Heads that `folder` holds from an earlier run are taken from there, and measured again. The result depends neither
-/// on the threads nor on interruptions. Throws Error on data that cannot be trained on.
+/// Heads that `folder` holds from an earlier run are taken from there, and measured again. The
+/// result depends neither on the threads nor on interruptions. Throws Error on data that cannot be
+/// trained on.
 std::vector<TrainedHead> train_all(const TrainerOptions& options, const RowStore& rows,
                                    const std::filesystem::path& folder, const HeadDone& done);
 

@@ -11,7 +11,8 @@ namespace {
 // "12.5%"; the shortest text that gives the number again.
 std::string number_text(double number) {
   char digits[32];
-  const auto end = std::to_chars(digits, digits + sizeof(digits), number, std::chars_format::general, 6);
+  const auto end =
+      std::to_chars(digits, digits + sizeof(digits), number, std::chars_format::general, 6);
   return {digits, end.ptr};
 }
 
@@ -55,7 +56,8 @@ Budget parse_any(std::string_view text) {
   Budget budget{.share = Budget::kAutoShare};
   if (colon != std::string_view::npos) budget = parse_fixed(rest.substr(colon + 1));
   budget.mass = parse_number(rest.substr(0, colon));
-  if (!(budget.mass > 0.0 && budget.mass < 1.0)) throw Error("the attention kept is between 0 and 1");
+  if (!(budget.mass > 0.0 && budget.mass < 1.0))
+    throw Error("the attention kept is between 0 and 1");
   return budget;
 }
 
@@ -67,7 +69,8 @@ int64_t Budget::of(int64_t n_valid) const {
 }
 
 int64_t Budget::of(int64_t n_valid, const KeptMass& kept, int head) const {
-  const double longer = std::max(1.0, static_cast<double>(n_valid) / static_cast<double>(kept.n_keys));
+  const double longer =
+      std::max(1.0, static_cast<double>(n_valid) / static_cast<double>(kept.n_keys));
   const int64_t needed = std::llround(static_cast<double>(kept.needed(head, mass)) * longer);
   return std::min(of(n_valid), std::max(kAutoFloor, needed));
 }

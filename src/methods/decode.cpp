@@ -61,11 +61,11 @@ struct Decoder::Impl {
   Selection selection;
   StageCounters counters;
 
-  int64_t n_words = 0;           // of a row's valid bits
-  int64_t n_parts = 0;           // of a row's mask
-  std::vector<uint64_t> valid;   // [row][n_words]
-  std::vector<int64_t> n_valid;  // [row][n_parts]
-  std::vector<RowPlan> plans;    // [row]
+  int64_t n_words = 0;                // of a row's valid bits
+  int64_t n_parts = 0;                // of a row's mask
+  std::vector<uint64_t> valid;        // [row][n_words]
+  std::vector<int64_t> n_valid;       // [row][n_parts]
+  std::vector<RowPlan> plans;         // [row]
   std::vector<int64_t> head_budgets;  // [row][KV head]
   std::vector<int32_t> stale;
   std::vector<float> slopes;  // [n_q_heads]

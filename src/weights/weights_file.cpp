@@ -369,8 +369,7 @@ std::string find_weights(const GgufFile& model, std::vector<std::string>& refuse
   const fs::path folder = fs::path(model.path).parent_path();
   std::vector<std::string> candidates;
   std::error_code error;  // a folder that cannot be listed has none
-  for (const auto& entry :
-       fs::directory_iterator(folder.empty() ? "." : folder, error)) {
+  for (const auto& entry : fs::directory_iterator(folder.empty() ? "." : folder, error)) {
     if (may_be_weights_of(model, entry.path())) candidates.push_back(entry.path().string());
   }
   std::sort(candidates.begin(), candidates.end());

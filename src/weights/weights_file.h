@@ -58,8 +58,9 @@ void write_weights(const std::string& path, const WeightsFile& file);
 /// hata-NAME.gguf beside a model NAME.gguf, where it is found.
 std::string weights_path(const std::string& model_path);
 
-/// The weights file beside a model: hata-<its name, or its file's>*.gguf with its fingerprint; empty
-/// where there is none. What looks like one and is none, or is another model's, goes to `refused`.
+/// The weights file beside a model: hata-<its name, or its file's>*.gguf with its fingerprint;
+/// empty where there is none. What looks like one and is none, or is another model's, goes to
+/// `refused`.
 std::string find_weights(const GgufFile& model, std::vector<std::string>& refused);
 
 }  // namespace hata::weights

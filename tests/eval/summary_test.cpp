@@ -40,8 +40,8 @@ Results planted() {
                       {"seed", 1},
                       {"tasks", {"needle", "copy"}},
                       {"settings", Json::array()}};
-  for (const Setting& s :
-       make_settings({"hata", "streaming"}, {Budget::parse("64")}, {DenseLayers{}}, {.min_ctx = 0})) {
+  for (const Setting& s : make_settings({"hata", "streaming"}, {Budget::parse("64")},
+                                        {DenseLayers{}}, {.min_ctx = 0})) {
     results.settings["settings"].push_back(
         {{"id", s.id()}, {"method", s.method}, {"budget", "64"}, {"dense_layers", 2}});
   }
@@ -131,10 +131,9 @@ TEST(Report, HoldsTheDataAndNoWayOut) {
 }
 
 TEST(Setting, EveryCombinationOnce) {
-  const auto settings =
-      make_settings({"hata", "dense", "ggml", "hata"},
-                    {Budget::parse("64"), Budget::parse("1.56%")},
-                    {DenseLayers::parse("0"), DenseLayers::parse("2")}, {.min_ctx = 10});
+  const auto settings = make_settings(
+      {"hata", "dense", "ggml", "hata"}, {Budget::parse("64"), Budget::parse("1.56%")},
+      {DenseLayers::parse("0"), DenseLayers::parse("2")}, {.min_ctx = 10});
   std::vector<std::string> ids;
   for (const Setting& setting : settings) ids.push_back(setting.id());
   EXPECT_EQ(ids, (std::vector<std::string>{"dense", "hata 64 +0", "hata 1.56% +0", "hata 64 +2",

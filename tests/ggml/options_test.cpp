@@ -63,7 +63,9 @@ TEST(Options, NamesWhatIsWrongAndTheWayOut) {
   EXPECT_EQ(refusal("max-rows=0"), "option max-rows=0: want a whole number from 1 to 64");
   EXPECT_EQ(refusal("min-ctx=12x"), "option min-ctx=12x: want a whole number from 0 to 2147483648");
   EXPECT_EQ(refusal("dense-layers=-1"),
-            "option dense-layers=-1: want a whole number from 0 to 100000");
+            "dense layers '-1': give how many of the first layers are dense (2), with + further "
+            "ones (0+5+7: "
+            "layers 5 and 7 alone), or auto (what the trained weights say)");
   EXPECT_EQ(refusal("rbit=100"), "option rbit=100: want 64, 128 or 256");
   EXPECT_EQ(refusal("rerank=1"), "option rerank=1: want 0 (off) or 2 to 16");
   EXPECT_EQ(refusal("rerank=17"), "option rerank=17: want 0 (off) or 2 to 16");

@@ -146,17 +146,23 @@ TEST_F(WeightsFiles, WhatDoesNotFitIsRefused) {
     }
   };
   const std::pair<std::string, std::string> cases[] = {
-      {error_with([](auto& f) { f.weights.dense_layers = {{2, 0}}; }), "dense_layers: 0"},
+      {error_with([](auto& f) {
+         f.weights.dense_layers = {{2, 0}};
+       }),
+       "dense_layers: 0"},
       {error_with([](auto& f) { f.weights.dense_layers = {{-1}}; }), "dense_layers: -1"},
       {error_with([](auto& f) { f.weights.layers[3].key_means.resize(128); }), "mean keys"},
-      {error_with([](auto& f) { f.weights.layers[0].queries = random_projection(1, 0, 1, 128, 64); }),
+      {error_with(
+           [](auto& f) { f.weights.layers[0].queries = random_projection(1, 0, 1, 128, 64); }),
        "query weights"},
-      {error_with([&](auto& f) { spoil_mass(f, {0.5f, 2.0f, 1.0f, 0.25f, 0.5f, 1.0f}); }),
+      {error_with([&](auto& f) {
+         spoil_mass(f, {0.5f, 2.0f, 1.0f, 0.25f, 0.5f, 1.0f});
+       }),
        "kept_mass"},
       {error_with([](auto& f) {
          for (auto& [layer, w] : f.weights.layers) {
-           w.kept_mass = std::make_shared<KeptMass>(
-               KeptMass{6000, {128, 64, 256}, w.kept_mass->mass});
+           w.kept_mass =
+               std::make_shared<KeptMass>(KeptMass{6000, {128, 64, 256}, w.kept_mass->mass});
          }
        }),
        "kept_mass.budgets: 64"},

@@ -101,10 +101,11 @@ TEST(Kl, HeadsCountAsMuchAsTheyAttendToFarKeys) {
   const auto loss_with = [&](const KlOptions& options, float near) {
     Row with = row;
     for (int i = 0; i < 64; ++i) {  // the second head's query is near the last key
-      with.queries[static_cast<size_t>(64 + i)] += near * with.keys[static_cast<size_t>(149 * 64 + i)];
+      with.queries[static_cast<size_t>(64 + i)] +=
+          near * with.keys[static_cast<size_t>(149 * 64 + i)];
     }
-    const Row alone{64, 1, with.keys, {with.queries.begin(), with.queries.begin() + 64},
-                    with.positions};
+    const Row alone{
+        64, 1, with.keys, {with.queries.begin(), with.queries.begin() + 64}, with.positions};
     KlObjective both(options, 8.0), one(options, 8.0);
     const Parameters p = random_parameters(64, 64, 2, 3);
     return std::pair(both.evaluate({&with, 1}, p, 0, nullptr),

@@ -155,7 +155,8 @@ void print_model(const Options& options, const Model& model) {
   print("{}\n", model.file.path);
   print("  {}{}{}: {} layers, trained on {} tokens\n", shape.architecture,
         shape.name.empty() ? "" : ", ", shape.name, shape.layers.size(), shape.context);
-  print("  codes: {}\n", model.trained != nullptr ? model.trained->path : "random, no weights file");
+  print("  codes: {}\n",
+        model.trained != nullptr ? model.trained->path : "random, no weights file");
   for (const LayerRun& run : layer_runs(options, model)) {
     const HeadShape& heads = run.layer->heads;
     const std::string layers = run.first == run.last
@@ -233,7 +234,9 @@ void print_quality(const char* title, const Json& by_method) {
 void print_needs(const Weights& weights) {
   if (weights.dense_layers) {
     print("  --dense-layers auto: {}\n",
-          weights.dense_layers->empty() ? "none" : fmt::format("{}", fmt::join(*weights.dense_layers, ", ")));
+          weights.dense_layers->empty()
+              ? "none"
+              : fmt::format("{}", fmt::join(*weights.dense_layers, ", ")));
   }
   constexpr double kKept = 0.99;
   std::string needs;
@@ -248,8 +251,8 @@ void print_needs(const Weights& weights) {
     needs += fmt::format("{}{}: {}", needs.empty() ? "" : "; ", layer, fmt::join(heads, " "));
   }
   if (needs.empty()) return;
-  print("  keys that keep {} of the attention to {}, by layer and KV head:\n    {}\n", kKept, n_keys,
-        needs);
+  print("  keys that keep {} of the attention to {}, by layer and KV head:\n    {}\n", kKept,
+        n_keys, needs);
 }
 
 void print_weights(const weights::WeightsFile& file) {

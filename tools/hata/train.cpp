@@ -35,7 +35,7 @@ struct Options {
   learn::TrainOptions train;
   std::string codes;     ///< weights to measure instead of training
   std::string compared;  ///< other weights to measure besides
-  std::string samples;  ///< folder that keeps the sampled rows; empty: they go with the rest
+  std::string samples;   ///< folder that keeps the sampled rows; empty: they go with the rest
   double memory_gb = 0;
   Budget check_budget = Budget::parse("1.56%");
   double most_kl = 0.05;
@@ -129,8 +129,9 @@ class Train {
       // The rows of a step with one that is being loaded; soft codes with their gradients; the
       // logits of all queries, true and estimated.
       const int rows = options_.train.rows_a_step;
-      sizes.head = std::max(sizes.head, 4 * (keys * (rows + 2) + rows * n * 2 * options_.train.rbit +
-                                             2 * vectors * n + rows * n * (h.group() + 2)));
+      sizes.head =
+          std::max(sizes.head, 4 * (keys * (rows + 2) + rows * n * 2 * options_.train.rbit +
+                                    2 * vectors * n + rows * n * (h.group() + 2)));
     }
     return sizes;
   }
@@ -143,20 +144,22 @@ class Train {
                (layer.heads.head_dim + layer.value_dim);
     }
     const double model = static_cast<double>(fs::file_size(model_path_));
-    return kBaseBytes + model + std::max(cache * checked_documents() + kBaseBytes,
-                                         trainers() * (sizes().head + kThreadBytes));
+    return kBaseBytes + model +
+           std::max(cache * checked_documents() + kBaseBytes,
+                    trainers() * (sizes().head + kThreadBytes));
   }
 
   // Heads trained side by side: as many as there are threads and room.
   int trainers() const {
     if (options_.memory_gb == 0) return options_.threads;
-    const double room = options_.memory_gb * 1e9 - kBaseBytes -
-                        static_cast<double>(fs::file_size(model_path_));
+    const double room =
+        options_.memory_gb * 1e9 - kBaseBytes - static_cast<double>(fs::file_size(model_path_));
     const double fit = room / (sizes().head + kThreadBytes);
     if (fit < 1) {
-      throw Error(fmt::format("--memory {}: one head takes {} besides the model; give more, or a "
-                              "smaller -c or --queries",
-                              options_.memory_gb, human_bytes(sizes().head + kThreadBytes)));
+      throw Error(
+          fmt::format("--memory {}: one head takes {} besides the model; give more, or a "
+                      "smaller -c or --queries",
+                      options_.memory_gb, human_bytes(sizes().head + kThreadBytes)));
     }
     return std::min(options_.threads, static_cast<int>(fit));
   }
@@ -184,9 +187,10 @@ class Train {
     if (given_ != nullptr) return;
     const auto layer = std::find_if(shape_.layers.begin(), shape_.layers.end(),
                                     [](const auto& l) { return l.why_dense.empty(); });
-    const double step = learn::time_step(options_.train, layer->heads, options_.n_ctx,
-                                         options_.queries);
-    const double seconds = step * options_.train.steps * static_cast<double>(n_heads()) / trainers();
+    const double step =
+        learn::time_step(options_.train, layer->heads, options_.n_ctx, options_.queries);
+    const double seconds =
+        step * options_.train.steps * static_cast<double>(n_heads()) / trainers();
     fmt::print(stderr, "            training takes about {}, after the documents are read\n",
                human_duration(seconds));
   }
@@ -204,10 +208,11 @@ class Train {
     return sample_settings() +
            fmt::format(
                "held out {}\nobjective {}\nrbit {}\nsteps {}\nrows a step {}\nrate {}\nskip {} "
-               "{}\nsharpness {} {}\nby head {}, by group {}, floor {}\nseparate queries {}\ncentre {}\n",
+               "{}\nsharpness {} {}\nby head {}, by group {}, floor {}\nseparate queries "
+               "{}\ncentre {}\n",
                options_.held_out, t.objective, t.rbit, t.steps, t.rows_a_step, t.rate,
-               t.kl.skip_first, t.kl.skip_last, t.kl.sharpness_first, t.kl.sharpness_last, t.kl.by_head,
-               t.kl.by_group, t.kl.floor, t.separate_queries, t.centre);
+               t.kl.skip_first, t.kl.skip_last, t.kl.sharpness_first, t.kl.sharpness_last,
+               t.kl.by_head, t.kl.by_group, t.kl.floor, t.separate_queries, t.centre);
   }
 
   // Rows that are kept are there to be used again; a run that was interrupted has to be asked for.
@@ -503,8 +508,9 @@ void add_train(CLI::App& app) {
                    "each head alone), kl (to all keys), paper (HATA's own)")
       ->check(CLI::IsMember({"kl-group", "kl-far", "kl", "paper"}))
       ->capture_default_str();
-  train->add_option("--skip-first", options->train.kl.skip_first,
-                    "kl-group, kl-far: first keys that are not learned from (the window holds them)")
+  train
+      ->add_option("--skip-first", options->train.kl.skip_first,
+                   "kl-group, kl-far: first keys that are not learned from (the window holds them)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   train->add_option("--skip-last", options->train.kl.skip_last, "last keys, likewise")
@@ -521,22 +527,25 @@ void add_train(CLI::App& app) {
       ->capture_default_str();
   train->add_option("--seed", options->train.seed, "of the documents, samples and first codes")
       ->capture_default_str();
-  train->add_option("--codes", options->codes,
-                    "no training: measure the codes of this weights file (an imported one, say), and "
-                    "write them with what was measured");
+  train->add_option(
+      "--codes", options->codes,
+      "no training: measure the codes of this weights file (an imported one, say), and "
+      "write them with what was measured");
   train->add_option("--compare", options->compared,
                     "another weights file of the model, measured on the same held-out documents");
   train->add_option("--samples", options->samples,
                     "a folder that keeps what was sampled, for further runs of other objectives");
-  train->add_option("--memory", options->memory_gb,
-                    "gigabytes that may be used; fewer heads are trained at once (0: no limit)")
+  train
+      ->add_option("--memory", options->memory_gb,
+                   "gigabytes that may be used; fewer heads are trained at once (0: no limit)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   add_budget(*train, "--check-budget",
              "of sparse layers, where it is measured which should stay dense",
              options->check_budget);
-  train->add_option("--max-kl", options->most_kl,
-                    "nats a token that sparse layers may cost; the rest stays dense")
+  train
+      ->add_option("--max-kl", options->most_kl,
+                   "nats a token that sparse layers may cost; the rest stays dense")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   train->add_flag("--resume", options->resume, "go on with a run that was interrupted");
