@@ -1,5 +1,6 @@
 # The command: its parts, then the built program as a user calls it.
 set(HATA_MODEL ${PROJECT_SOURCE_DIR}/models/hata-tiny-25m-q8_0.gguf)
+set(HATA_WEIGHTS ${PROJECT_SOURCE_DIR}/models/hata-hata-tiny-25m-kl-group.gguf)
 
 # Programs that hata exec must tell apart.
 foreach(kind IN ITEMS dynamic static own_ggml)
@@ -26,7 +27,8 @@ endif()
 
 foreach(test IN ITEMS command_unit_test command_test)
   target_compile_definitions(${test} PRIVATE
-    HATA="$<TARGET_FILE:hata>" HATA_MODEL="${HATA_MODEL}" HATA_MAKE_PT="${HATA_MAKE_PT}"
+    HATA="$<TARGET_FILE:hata>" HATA_MODEL="${HATA_MODEL}"
+    HATA_WEIGHTS="${HATA_WEIGHTS}" HATA_MAKE_PT="${HATA_MAKE_PT}"
     PROGRAM_DYNAMIC="$<TARGET_FILE:program_dynamic>"
     PROGRAM_STATIC="$<TARGET_FILE:program_static>"
     PROGRAM_OWN_GGML="$<TARGET_FILE:program_own_ggml>")

@@ -17,7 +17,8 @@ json parsed(const Result& result) {
 
 TEST(Help, EveryCommandHasAnExample) {
   for (const char* command :
-       {"", "demo", "run", "exec", "info", "bench", "bench attn", "bench model", "eval"}) {
+       {"", "demo", "run", "exec", "info", "bench", "bench attn", "bench model", "eval", "train",
+        "import"}) {
     const Result result = hata(std::string(command) + " --help");
     EXPECT_EQ(result.status, 0) << command;
     EXPECT_NE(result.out.find("Example:\n  hata "), std::string::npos) << command;
@@ -55,12 +56,44 @@ TEST(Demo, PrintsATable) {
 }
 
 TEST(Run, FullBudgetIsDenseAttention) {
-  const std::string prompt = "run -p 'The special number for window is: 123456. Here we go' -n 24 ";
+  const std::string prompt = "run -p 'The special number for window is: 123456. Here we go' -n 200 ";
   const json dense = parsed(hata(prompt + "--method ggml --json"));
   const json full = parsed(hata(prompt + "--budget 100% --min-ctx 0 --dense-layers 0 --json"));
-  EXPECT_EQ(dense["n_generated"], 24);
+  EXPECT_GT(dense["n_generated"], 100);
   EXPECT_EQ(full["text"], dense["text"]);
   EXPECT_EQ(hata(prompt).out, dense["text"].get<std::string>() + "\n");
+}
+
+// The bundled weights lie beside the bundled model; they say what `auto` means.
+TEST(Run, AutoFollowsTheTrainedWeights) {
+  const std::string prompt = "run -p \"$(seq 1 700)\" -n 4 --min-ctx 64 --json ";
+  const auto layers_sparse = [](const json& run) {
+    const json& stats = run["stats"];
+    return stats["sparse_steps"].get<double>() /
+           (stats["sparse_steps"].get<double>() + stats["dense_steps"].get<double>());
+  };
+  const json two = parsed(hata(prompt + "--budget 64"));
+  EXPECT_EQ(two["stats"]["weights"].size(), 1u);
+  EXPECT_EQ(two["stats"]["dense_layers"], 2);
+  EXPECT_DOUBLE_EQ(layers_sparse(two), 6 / 8.0);
+  const json named = parsed(hata(prompt + "--budget 64 --dense-layers 0+5"));
+  EXPECT_EQ(named["stats"]["dense_layers"], "0+5");
+  EXPECT_DOUBLE_EQ(layers_sparse(named), 7 / 8.0);
+
+  const json weights = parsed(hata("info --json " HATA_WEIGHTS))[0];
+  const json by_weights = parsed(hata(prompt + "--budget 64 --dense-layers auto"));
+  EXPECT_EQ(by_weights["stats"]["dense_layers"], "auto");
+  EXPECT_DOUBLE_EQ(layers_sparse(by_weights),
+                   1 - static_cast<double>(weights["dense_layers"].size()) / 8);
+
+  const json budget = parsed(hata(prompt + "--budget auto:0.9:50% --dense-layers 0"));
+  const json all = parsed(hata(prompt + "--budget 50% --dense-layers 0"));
+  EXPECT_GT(budget["stats"]["sparse_steps"], 0);
+  EXPECT_LT(budget["stats"]["keys_attended"], all["stats"]["keys_attended"]);
+
+  const Result without = hata(prompt + "--budget auto:0.9 --dense-layers 0 --weights off");
+  EXPECT_EQ(parsed(without)["stats"]["sparse_steps"], 0);
+  EXPECT_NE(without.err.find("budget=auto"), std::string::npos) << without.err;
 }
 
 TEST(Run, EndsWithALineOfStatistics) {
