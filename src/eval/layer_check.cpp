@@ -20,7 +20,7 @@ class Document {
   Document(const Model& model, const std::vector<Token>& tokens, const LayerCheckOptions& options)
       : options_(options) {
     const auto n = std::ssize(tokens);
-    const auto compared = std::min<int64_t>(options.n_compared, n / 2);
+    const auto compared = std::min<int64_t>(options.n_compared, n / 8);
     query_ = {.scoring = Scoring::compare, .tokens = {tokens.end() - compared, tokens.end()}};
     configure_host("method=dense");
     session_ =

@@ -15,8 +15,8 @@ struct LayerCheckOptions {
   std::string weights;           ///< the file
   Budget budget;                 ///< of sparse layers
   std::vector<int> layers = {};  ///< those that can be sparse
-  int n_compared = 128;          ///< last tokens of a document, which go through decode steps
-  double most_kl = 0.01;         ///< nats a token that sparse attention may cost
+  int n_compared = 128;   ///< last tokens of a document (at most an eighth), which are decoded
+  double most_kl = 0.01;  ///< nats a token that sparse attention may cost
   int threads = 1;
 };
 
