@@ -16,9 +16,8 @@ json parsed(const Result& result) {
 }
 
 TEST(Help, EveryCommandHasAnExample) {
-  for (const char* command :
-       {"", "demo", "run", "exec", "info", "bench", "bench attn", "bench model", "eval", "train",
-        "import"}) {
+  for (const char* command : {"", "demo", "run", "exec", "info", "bench", "bench attn",
+                              "bench model", "eval", "train", "import"}) {
     const Result result = hata(std::string(command) + " --help");
     EXPECT_EQ(result.status, 0) << command;
     EXPECT_NE(result.out.find("Example:\n  hata "), std::string::npos) << command;
@@ -56,7 +55,8 @@ TEST(Demo, PrintsATable) {
 }
 
 TEST(Run, FullBudgetIsDenseAttention) {
-  const std::string prompt = "run -p 'The special number for window is: 123456. Here we go' -n 200 ";
+  const std::string prompt =
+      "run -p 'The special number for window is: 123456. Here we go' -n 200 ";
   const json dense = parsed(hata(prompt + "--method ggml --json"));
   const json full = parsed(hata(prompt + "--budget 100% --min-ctx 0 --dense-layers 0 --json"));
   EXPECT_GT(dense["n_generated"], 100);
