@@ -16,7 +16,7 @@ NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
 help:
 	@echo 'make demo         questions about a long document, dense and HATA side by side'
-	@echo 'make test         every test, sanitizers and format (15 to 30 minutes)'
+	@echo 'make test         every test, sanitizers and format'
 	@echo 'make test-lm-eval lm-evaluation-harness gives the answers of hata eval (installs it)'
 	@echo 'make build        build/hata and libhata-ggml.so'
 	@echo 'make bench        one attention step against ggml; whole models after make bench-model'

@@ -1,7 +1,6 @@
 #include "eval/layer_check.h"
 
 #include <algorithm>
-#include <map>
 #include <numeric>
 
 #include "core/words.h"

@@ -88,6 +88,12 @@ TEST_F(TrainCommand, KeepsItsSamplesForOtherRuns) {
   const auto info = nlohmann::json::parse(hata("info --json " + file("c.gguf")).out).at(0);
   EXPECT_EQ(info.at("rbit"), 64);
   EXPECT_EQ(info.at("kept_mass").at("layers").size(), 8u);
+  // Measured, they keep all that they have.
+  ASSERT_EQ(train("e.gguf", samples + " --codes " + file("c.gguf")).status, 0);
+  for (const char* tensor : {"attn_hash_q.weight", "attn_hash_k.mean"}) {
+    EXPECT_NE(bytes("c.gguf").find(tensor), std::string::npos) << tensor;
+    EXPECT_NE(bytes("e.gguf").find(tensor), std::string::npos) << tensor;
+  }
   const Result other = train("d.gguf", samples + " --seed 2");
   EXPECT_EQ(other.status, 1);
   EXPECT_NE(other.err.find("seed"), std::string::npos) << other.err;

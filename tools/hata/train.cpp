@@ -378,7 +378,7 @@ class Train {
     const int rbit = options_.train.rbit;
     const int head_dim = static_cast<int>(heads[0]->w.size()) / rbit;
     out.projection = {static_cast<int>(heads.size()), head_dim, rbit, {}};
-    if (options_.train.separate_queries) out.queries = out.projection;
+    if (!heads[0]->w_query.empty()) out.queries = out.projection;
     const auto append = [](std::vector<float>& to, const std::vector<float>& from) {
       to.insert(to.end(), from.begin(), from.end());
     };
