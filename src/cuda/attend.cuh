@@ -1,0 +1,278 @@
+// Stage 4 on the GPU: softmax(scale q.k + ...) v over tiles of 16 cells, by tensor cores, one warp
+// a tile. Keys are the rows of the products, the query heads of the group their columns, so a group
+// of up to 8 costs one matrix product a tile. Accumulation in f32; logarithms are to base 2.
+#pragma once
+
+#include "cells.cuh"
+#include "device.cuh"
+#include "encode.cuh"
+
+namespace hata::cuda {
+
+constexpr float kLog2e = 1.4426950408889634f;
+
+/// Shared memory of a warp for one tile of keys (or of values): rows of head_dim elements, 16 bytes
+/// apart, so that the eight rows of a matrix lie in different banks.
+template <int kDim>
+struct Tile {
+  static constexpr int kChunks = kDim * 2 / 16;
+  static constexpr int kRowBytes = (kChunks + 1) * 16;
+  static constexpr int kBytes = kTileKeys * kRowBytes;
+};
+
+/// Floats between the heads of a warp's result in shared memory (conflict-free as it is written).
+template <int kDim>
+constexpr int kHeadStride = kDim + 4;
+
+/// What one warp attends with and to.
+template <class T, int kDim, int kHeadTiles>
+struct Attention {
+  static constexpr int kSteps = kDim / 16;
+  using H = Half<T>;
+
+  uint32_t q[kHeadTiles][kSteps][2];
+  float max[kHeadTiles][2], sum[kHeadTiles][2];
+  float acc[kHeadTiles][kSteps][4];
+
+  __device__ __forceinline__ void begin(const StepParams& p, int row, int head) {
+    const int lane = threadIdx.x % kWarp;
+#pragma unroll
+    for (int t = 0; t < kHeadTiles; ++t) {
+      const int g = t * 8 + lane / 4;
+      const int64_t at = row * p.q_row_stride + (head * p.group + g) * p.q_head_stride;
+#pragma unroll
+      for (int s = 0; s < kSteps; ++s) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int64_t i = at + s * 16 + half * 8 + lane % 4 * 2;
+          q[t][s][half] = g < p.group ? H::pack(element(p.q, p.q_type, i), element(p.q, p.q_type, i + 1)) : 0u;
+        }
+      }
+#pragma unroll
+      for (int j = 0; j < 2; ++j) max[t][j] = -INFINITY, sum[t][j] = 0.0f;
+#pragma unroll
+      for (int s = 0; s < kSteps; ++s) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) acc[t][s][j] = 0.0f;
+      }
+    }
+  }
+
+  /// Begins to copy the rows of 16 cells; lane l has the cell of row l % 16 (negative: none).
+  static __device__ __forceinline__ void begin_copy(const Cells& cells, int64_t offset, int cell,
+                                                    uint32_t to) {
+    const int lane = threadIdx.x % kWarp;
+    const std::byte* row = cells.key(cell < 0 ? 0 : cell) + offset;
+    const auto address = cell < 0 ? 0ull : reinterpret_cast<unsigned long long>(row);
+#pragma unroll
+    for (int i = 0; i < Tile<kDim>::kChunks / 2; ++i) {
+      const int at = i * kWarp + lane;
+      const int r = at / Tile<kDim>::kChunks, chunk = at % Tile<kDim>::kChunks;
+      const auto from = __shfl_sync(kAll, address, r);
+      copy_async<16>(to + r * Tile<kDim>::kRowBytes + chunk * 16,
+                     reinterpret_cast<const std::byte*>(from) + chunk * 16, from != 0);
+    }
+  }
+
+  /// Logits of the tile's keys: lane holds those of rows lane / 4 and lane / 4 + 8 for two heads.
+  __device__ __forceinline__ void logits(uint32_t keys, float (&s)[kHeadTiles][4]) const {
+    const int lane = threadIdx.x % kWarp;
+    const uint32_t at = keys + (lane & 15) * Tile<kDim>::kRowBytes + (lane >> 4) * 16;
+    float odd[kHeadTiles][4];
+#pragma unroll
+    for (int t = 0; t < kHeadTiles; ++t) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) s[t][j] = odd[t][j] = 0.0f;
+    }
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      uint32_t a[4];
+      load_matrices(a, at + step * 32);
+#pragma unroll
+      for (int t = 0; t < kHeadTiles; ++t) {
+        H::mma(step % 2 != 0 ? odd[t] : s[t], a, q[t][step][0], q[t][step][1]);
+      }
+    }
+#pragma unroll
+    for (int t = 0; t < kHeadTiles; ++t) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) s[t][j] += odd[t][j];
+    }
+  }
+
+  /// Logits become weights; `cell_of(half)` is the cell of row lane / 4 + 8 half, negative: none.
+  template <class CellOf>
+  __device__ __forceinline__ void weigh(const StepParams& p, int row, int head,
+                                        float (&s)[kHeadTiles][4], CellOf cell_of,
+                                        float (&scales)[kHeadTiles][2]) {
+    const int lane = threadIdx.x % kWarp;
+    const int cells[2] = {cell_of(0), cell_of(1)};
+    const bool plain = p.softcap == 0.0f && p.bias == nullptr;
+#pragma unroll
+    for (int t = 0; t < kHeadTiles; ++t) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        float x = s[t][j] * p.scale;
+        if (!plain) {
+          if (p.softcap > 0.0f) x = p.softcap * tanhf(x / p.softcap);
+          const int g = t * 8 + lane % 4 * 2 + j % 2;
+          if (p.bias != nullptr && cells[j / 2] >= 0 && g < p.group) {
+            const auto bits = p.bias[row * p.bias_stride + cells[j / 2]];
+            x += p.slopes[head * p.group + g] * __half2float(__ushort_as_half(bits));
+          }
+        }
+        s[t][j] = cells[j / 2] >= 0 ? x * kLog2e : -INFINITY;
+      }
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        float m = fmaxf(s[t][j], s[t][j + 2]);
+#pragma unroll
+        for (int step = 4; step < 32; step *= 2) m = fmaxf(m, __shfl_xor_sync(kAll, m, step));
+        m = fmaxf(m, max[t][j]);
+        const float base = m == -INFINITY ? 0.0f : m;
+        scales[t][j] = exp2f(max[t][j] - base);
+        max[t][j] = m;
+        s[t][j] = exp2f(s[t][j] - base);
+        s[t][j + 2] = exp2f(s[t][j + 2] - base);
+        sum[t][j] = sum[t][j] * scales[t][j] + s[t][j] + s[t][j + 2];
+      }
+    }
+  }
+
+  __device__ __forceinline__ void add_values(uint32_t values, const float (&s)[kHeadTiles][4],
+                                             const float (&scales)[kHeadTiles][2]) {
+    const int lane = threadIdx.x % kWarp;
+    const uint32_t at =
+        values + ((lane & 7) + (lane >> 4) * 8) * Tile<kDim>::kRowBytes + (lane >> 3 & 1) * 16;
+    uint32_t w[kHeadTiles][2];
+#pragma unroll
+    for (int t = 0; t < kHeadTiles; ++t) {
+      w[t][0] = transpose(H::pack(s[t][0], s[t][1]));
+      w[t][1] = transpose(H::pack(s[t][2], s[t][3]));
+    }
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      uint32_t a[4];
+      load_matrices_transposed(a, at + step * 32);
+#pragma unroll
+      for (int t = 0; t < kHeadTiles; ++t) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) acc[t][step][j] *= scales[t][j % 2];
+        H::mma(acc[t][step], a, w[t][0], w[t][1]);
+      }
+    }
+  }
+
+  /// Tiles first, first + n_warps, ... of n_tiles. `cell_at(i)` is the cell of key i of the block's
+  /// share, negative behind its end. `buffer`: kStages times a tile of keys and one of values.
+  template <int kStages, class CellAt>
+  __device__ __forceinline__ void run(const StepParams& p, const Cells& cells, int row, int head,
+                                      int first, int n_warps, int n_tiles, uint32_t buffer,
+                                      CellAt cell_at) {
+    constexpr uint32_t kTileBytes = Tile<kDim>::kBytes;
+    const int lane = threadIdx.x % kWarp;
+    int next = first;
+    const auto copy = [&](int tile, int slot, bool value) {
+      const uint32_t to = buffer + (2 * slot + (value ? 1 : 0)) * kTileBytes;
+      if (tile < n_tiles) {
+        begin_copy(cells, value ? cells.to_values : 0, cell_at(tile * kTileKeys + (lane & 15)), to);
+      }
+      commit_copies();
+    };
+#pragma unroll
+    for (int slot = 0; slot < kStages; ++slot) {
+      copy(next, slot, false);
+      copy(next, slot, true);
+      next += n_warps;
+    }
+    int slot = 0;
+    for (int tile = first; tile < n_tiles; tile += n_warps) {
+      const uint32_t keys = buffer + 2 * slot * kTileBytes;
+      wait_copies<2 * kStages - 1>();
+      __syncwarp();
+      float s[kHeadTiles][4], scales[kHeadTiles][2];
+      logits(keys, s);
+      __syncwarp();
+      copy(next, slot, false);
+      weigh(p, row, head, s,
+            [&](int half) { return cell_at(tile * kTileKeys + lane / 4 + 8 * half); }, scales);
+      wait_copies<2 * kStages - 1>();
+      __syncwarp();
+      add_values(keys + kTileBytes, s, scales);
+      __syncwarp();
+      copy(next, slot, true);
+      next += n_warps;
+      slot = slot + 1 == kStages ? 0 : slot + 1;
+    }
+    wait_copies<0>();
+    __syncwarp();
+  }
+
+  /// The warp's result in shared memory: acc [group][kHeadStride], ml [group][2].
+  __device__ __forceinline__ void put(int group, float* to, float* ml) {
+    const int lane = threadIdx.x % kWarp;
+#pragma unroll
+    for (int t = 0; t < kHeadTiles; ++t) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        float total = sum[t][j];
+#pragma unroll
+        for (int step = 4; step < 32; step *= 2) total += __shfl_xor_sync(kAll, total, step);
+        const int g = t * 8 + lane % 4 * 2 + j;
+        if (g >= group) continue;
+        if (lane < 4) ml[2 * g] = max[t][j], ml[2 * g + 1] = total;
+#pragma unroll
+        for (int step = 0; step < kSteps; ++step) {
+          to[g * kHeadStride<kDim> + step * 16 + lane / 4] = acc[t][step][j];
+          to[g * kHeadStride<kDim> + step * 16 + lane / 4 + 8] = acc[t][step][j + 2];
+        }
+      }
+    }
+  }
+};
+
+/// The maximum of n partial softmaxes of one head, and their sum relative to it, by one warp; `ml(i)`
+/// gives those of part i.
+struct Common {
+  float max, sum;
+};
+template <class Ml>
+__device__ __forceinline__ Common common_of(int n, Ml ml) {
+  const int lane = threadIdx.x % kWarp;
+  float m = -INFINITY;
+  for (int i = lane; i < n; i += kWarp) m = fmaxf(m, ml(i).x);
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) m = fmaxf(m, __shfl_xor_sync(kAll, m, step));
+  const float base = m == -INFINITY ? 0.0f : m;
+  float total = 0.0f;
+  for (int i = lane; i < n; i += kWarp) {
+    const float2 part = ml(i);
+    total += exp2f(part.x - base) * part.y;
+  }
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) total += __shfl_xor_sync(kAll, total, step);
+  return {m, total};
+}
+
+/// What the weighted sum of values is multiplied by in the end. A row without keys gives zeros.
+__device__ __forceinline__ float normaliser(const StepParams& p, int q_head, Common common) {
+  float scale = 1.0f;
+  if (p.sinks != nullptr) {
+    const float sink = p.sinks[q_head] * kLog2e;
+    const float m = fmaxf(common.max, sink);
+    scale = exp2f(common.max - m);
+    common.sum = common.sum * scale + exp2f(sink - m);
+  }
+  return common.sum > 0.0f ? scale / common.sum : 0.0f;
+}
+
+__device__ __forceinline__ void store_out(const StepParams& p, int row, int q_head, int i, float v) {
+  const int64_t at = row * p.out_row_stride + q_head * p.out_head_stride + i;
+  switch (p.out_type) {
+    case HATA_CUDA_F16: static_cast<__half*>(p.out)[at] = __float2half(v); break;
+    case HATA_CUDA_BF16: static_cast<__nv_bfloat16*>(p.out)[at] = __float2bfloat16(v); break;
+    default: static_cast<float*>(p.out)[at] = v;
+  }
+}
+
+}  // namespace hata::cuda

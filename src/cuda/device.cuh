@@ -1,0 +1,193 @@
+// The instructions that CUDA C++ has no words for, and nothing else.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+namespace hata::cuda {
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define HATA_CLUSTERS 0  // clusters are of one block: a peer is the block itself
+#else
+#define HATA_CLUSTERS 1
+#endif
+
+constexpr int kWarp = 32;
+constexpr unsigned kAll = 0xffffffffu;
+
+__device__ __forceinline__ uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+// --- copies from global to shared memory ----------------------------------------------------------
+// `ok` false: zeros, and nothing is read.
+
+template <int kBytes>
+__device__ __forceinline__ void copy_async(uint32_t to, const void* from, bool ok) {
+  const int bytes = ok ? kBytes : 0;
+  if constexpr (kBytes == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
+                 : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(from), "n"(kBytes),
+                 "r"(bytes)
+                 : "memory");
+  }
+}
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/// Until at most n of this thread's groups are under way.
+template <int n>
+__device__ __forceinline__ void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
+}
+
+// --- matrix tiles of 16-bit elements --------------------------------------------------------------
+
+__device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address)
+               : "memory");
+}
+__device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address)
+               : "memory");
+}
+__device__ __forceinline__ uint32_t transpose(uint32_t a) {
+  uint32_t r;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(a));
+  return r;
+}
+
+template <class T>
+struct Half;  // what differs between f16 and bf16
+
+template <>
+struct Half<__half> {
+  static __device__ __forceinline__ float wide(__half x) { return __half2float(x); }
+  static __device__ __forceinline__ uint32_t pack(float a, float b) {
+    const __half2 h = __floats2half2_rn(a, b);
+    return *reinterpret_cast<const uint32_t*>(&h);
+  }
+  static __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                             uint32_t b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+};
+
+template <>
+struct Half<__nv_bfloat16> {
+  static __device__ __forceinline__ float wide(__nv_bfloat16 x) { return __bfloat162float(x); }
+  static __device__ __forceinline__ uint32_t pack(float a, float b) {
+    const __nv_bfloat162 h = __floats2bfloat162_rn(a, b);
+    return *reinterpret_cast<const uint32_t*>(&h);
+  }
+  static __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                             uint32_t b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+        "{%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+};
+
+// --- the kernels before and after ours on the stream ----------------------------------------------
+
+/// Until the kernels before this one have ended; no wait where it was launched after them anyway.
+__device__ __forceinline__ void wait_for_previous() {
+#if HATA_CLUSTERS
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+/// The next kernel may start, if it was launched to allow that.
+__device__ __forceinline__ void let_next_start() {
+#if HATA_CLUSTERS
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// --- the blocks of a cluster ----------------------------------------------------------------------
+
+__device__ __forceinline__ int cluster_rank() {
+#if HATA_CLUSTERS
+  uint32_t r;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+  return static_cast<int>(r);
+#else
+  return 0;
+#endif
+}
+__device__ __forceinline__ int cluster_size() {
+#if HATA_CLUSTERS
+  uint32_t r;
+  asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(r));
+  return static_cast<int>(r);
+#else
+  return 1;
+#endif
+}
+__device__ __forceinline__ void cluster_arrive() {
+#if HATA_CLUSTERS
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void cluster_wait() {
+#if HATA_CLUSTERS
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#else
+  __syncthreads();
+#endif
+}
+/// All threads of all blocks; a block alone needs no more than its own barrier.
+__device__ __forceinline__ void cluster_barrier(int size) {
+  if (size == 1) {
+    __syncthreads();
+  } else {
+    cluster_arrive();
+    cluster_wait();
+  }
+}
+
+/// What `address` of shared memory is in block `rank` of the cluster.
+__device__ __forceinline__ uint32_t peer_address(uint32_t address, int rank) {
+#if HATA_CLUSTERS
+  uint32_t r;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(address), "r"(rank));
+  return r;
+#else
+  return address;
+#endif
+}
+#if HATA_CLUSTERS
+#define HATA_PEER "shared::cluster"
+#else
+#define HATA_PEER "shared"
+#endif
+__device__ __forceinline__ uint4 load_peer4(uint32_t address) {
+  uint4 v;
+  asm volatile("ld." HATA_PEER ".v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+__device__ __forceinline__ void store_peer(uint32_t address, uint32_t v) {
+  asm volatile("st." HATA_PEER ".u32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
+}
+__device__ __forceinline__ void store_peer(uint32_t address, float v) {
+  store_peer(address, __float_as_uint(v));
+}
+__device__ __forceinline__ void store_peer_byte(uint32_t address, uint32_t v) {
+  asm volatile("st." HATA_PEER ".u8 [%0], %1;" ::"r"(address), "r"(v) : "memory");
+}
+
+}  // namespace hata::cuda

@@ -1,0 +1,128 @@
+// Stage 1 on the GPU: sign bits of x W in the reference's order, so that codes are equal bit for
+// bit: one f32 accumulator a bit, fused multiply-adds for i = 0 .. head_dim - 1. CUDA cores alone: a
+// sum over tensor cores has another order.
+#pragma once
+
+#include "cells.cuh"
+#include "device.cuh"
+
+namespace hata::cuda {
+
+__device__ __forceinline__ float element(const void* row, hata_cuda_type type, int64_t i) {
+  switch (type) {
+    case HATA_CUDA_F16: return __half2float(static_cast<const __half*>(row)[i]);
+    case HATA_CUDA_BF16: return __bfloat162float(static_cast<const __nv_bfloat16*>(row)[i]);
+    default: return static_cast<const float*>(row)[i];
+  }
+}
+
+/// The 4-bit length from |x|^2, as hata::key_lengths: no contraction here either.
+__device__ __forceinline__ uint32_t length_of(float norm2, float inv_unit) {
+  const float length = floorf(__fadd_rn(__fmul_rn(__fsqrt_rn(norm2), inv_unit), 0.5f));
+  return length >= 15.0f ? 15u : length >= 1.0f ? static_cast<uint32_t>(length) : 1u;
+}
+
+/// |x|^2 by 16 neighbouring lanes in the reference's order: lane l takes x[l], x[l + 16], ...,
+/// then halves are added. `x(i)` gives element i. The result is right in the first of the lanes.
+template <class X>
+__device__ __forceinline__ float norm2_of(int head_dim, int lane16, X x) {
+  float sum = 0.0f;
+  for (int i = lane16; i < head_dim; i += 16) {
+    const float v = x(i);
+    sum = __fmaf_rn(v, v, sum);
+  }
+#pragma unroll
+  for (int half = 8; half > 0; half /= 2) {
+    sum = __fadd_rn(sum, __shfl_down_sync(kAll, sum, half, 16));
+  }
+  return sum;
+}
+
+/// The codes of a KV head's query heads, and of the new key (vector `group`), as every block of the
+/// cluster gets them in its shared memory.
+template <int kWords>
+struct Codes {
+  uint32_t vectors[kMaxGroup + 1][kWords];
+  uint32_t majority[kWords];
+  uint32_t planes[4][kWords];
+  int max_product;  ///< D of a key whose code is the majority's
+  uint32_t new_length;
+};
+
+/// One slab of W's columns, [head_dim][columns], on its way to shared memory. No more than the copy
+/// is begun; the caller commits it.
+__device__ __forceinline__ void begin_slab(const float* w, int head_dim, int rbit, int first,
+                                           int columns, float* slab, int n_threads) {
+  const int quads = columns / 4;
+  for (int i = threadIdx.x; i < head_dim * quads; i += n_threads) {
+    const int row = i / quads, quad = i % quads;
+    copy_async<16>(shared_address(slab + row * columns + quad * 4),
+                   w + static_cast<int64_t>(row) * rbit + first + quad * 4, true);
+  }
+}
+
+/// Encodes n vectors x[v][head_dim] under the slab's columns; whole bytes of codes go to all blocks
+/// of the cluster. `columns` is a multiple of 8.
+template <int kWords>
+__device__ __forceinline__ void encode_slab(const float* slab, int head_dim, int first, int columns,
+                                            const float* x, int first_vector, int n_vectors,
+                                            Codes<kWords>& codes, int n_blocks, int n_threads) {
+  const int total = n_vectors * columns;
+  for (int base = threadIdx.x & ~(kWarp - 1); base < total; base += n_threads) {
+    const int at = base + threadIdx.x % kWarp;
+    const int v = at / columns, column = at % columns;
+    float sum = 0.0f;
+    if (at < total) {
+      const float* xv = x + (first_vector + v) * head_dim;
+      const float* wc = slab + column;
+#pragma unroll 4
+      for (int i = 0; i < head_dim; i += 4) {
+        const float4 x4 = *reinterpret_cast<const float4*>(xv + i);
+        sum = __fmaf_rn(x4.x, wc[i * columns], sum);
+        sum = __fmaf_rn(x4.y, wc[(i + 1) * columns], sum);
+        sum = __fmaf_rn(x4.z, wc[(i + 2) * columns], sum);
+        sum = __fmaf_rn(x4.w, wc[(i + 3) * columns], sum);
+      }
+    }
+    const unsigned bits = __ballot_sync(kAll, sum > 0.0f);
+    if (at < total && column % 8 == 0) {
+      const uint32_t byte = bits >> (at % kWarp) & 0xff;
+      const uint32_t to = shared_address(&codes.vectors[first_vector + v][0]) + (first + column) / 8;
+      for (int rank = 0; rank < n_blocks; ++rank) store_peer_byte(peer_address(to, rank), byte);
+    }
+  }
+}
+
+/// What scoring needs of the group's codes. The sum over the group of popcount(query xor key) is,
+/// with c of the group's queries having bit i set, m = whether these are most of them and
+/// t = |group - 2 c|:  sum_i min(c, group - c) + sum_i t_i [key_i != m_i], and t is the sum of a
+/// few bit planes: 2 popcounts a word for a group of 4, not 4.
+/// Called by whole warps, one a word.
+template <int kWords>
+__device__ __forceinline__ void make_planes(Codes<kWords>& codes, int group, int rbit) {
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  if (warp < kWords) {
+    int c = 0;
+    for (int g = 0; g < group; ++g) c += codes.vectors[g][warp] >> lane & 1;
+    const int weight = abs(group - 2 * c);
+    const unsigned majority = __ballot_sync(kAll, 2 * c > group);
+    int agreed = min(c, group - c);
+#pragma unroll
+    for (int half = 16; half > 0; half /= 2) agreed += __shfl_xor_sync(kAll, agreed, half);
+    // Odd groups have odd weights: a plane of ones, then the rest by twos.
+    const int odd = group % 2;
+#pragma unroll
+    for (int plane = 0; plane < 4; ++plane) {
+      const int shift = plane - odd + 1;
+      const bool set = plane == 0 && odd ? true : (weight >> shift & 1) != 0;
+      const unsigned bits = __ballot_sync(kAll, set);
+      if (lane == 0) codes.planes[plane][warp] = bits;
+    }
+    if (lane == 0) {
+      codes.majority[warp] = majority;
+      atomicAdd(&codes.max_product, -2 * agreed);
+    }
+  }
+}
+
+}  // namespace hata::cuda

@@ -1,0 +1,25 @@
+// The step as far as the chosen cells, for one size of codes; included by the files that
+// instantiate it.
+#pragma once
+
+#include "../launch.h"
+#include "../step.cuh"
+
+namespace hata::cuda {
+
+template <int kWords>
+cudaError_t launch_choose_of(const StepParams& p, int n_blocks, int bytes, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(n_blocks), static_cast<unsigned>(p.n_rows * p.n_kv_heads));
+  const LaunchOptions options{.cluster = n_blocks, .early = p.early};
+  const auto launch = [&](auto kernel) {
+    return launch_kernel(kernel, grid, kStepThreads, bytes, options, stream, p);
+  };
+  switch (n_planes(p.group)) {
+    case 1: return launch(step_kernel<__half, 0, 1, kWords, 1>);
+    case 2: return launch(step_kernel<__half, 0, 1, kWords, 2>);
+    case 3: return launch(step_kernel<__half, 0, 1, kWords, 3>);
+    default: return launch(step_kernel<__half, 0, 1, kWords, 4>);
+  }
+}
+
+}  // namespace hata::cuda

@@ -1,0 +1,33 @@
+// The split kernel for one type of cache; included by the files that instantiate it.
+#pragma once
+
+#include "../launch.h"
+#include "../split.cuh"
+
+namespace hata::cuda {
+
+template <class T, int kDim>
+cudaError_t launch_split_of_dim(const StepParams& p, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(p.splits + (p.encode_last ? 1 : 0)),
+                  static_cast<unsigned>(p.n_rows * p.n_kv_heads));
+  const LaunchOptions options{.cluster = 1, .early = p.early};
+  if (p.group <= 8) {
+    return launch_kernel(split_kernel<T, kDim, 1>, grid, kSplitThreads, kSplitBytes<kDim>, options,
+                         stream, p);
+  }
+  return launch_kernel(split_kernel<T, kDim, 2>, grid, kSplitThreads, kSplitBytes<kDim>, options,
+                       stream, p);
+}
+
+template <class T>
+cudaError_t launch_split_of(const StepParams& p, cudaStream_t stream) {
+  switch (p.head_dim) {
+    case 64: return launch_split_of_dim<T, 64>(p, stream);
+    case 80: return launch_split_of_dim<T, 80>(p, stream);
+    case 96: return launch_split_of_dim<T, 96>(p, stream);
+    case 128: return launch_split_of_dim<T, 128>(p, stream);
+    default: return launch_split_of_dim<T, 256>(p, stream);
+  }
+}
+
+}  // namespace hata::cuda

@@ -1,0 +1,92 @@
+// What the kernels are given, by value. Host code fills it from include/hata/cuda.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "hata/cuda.h"
+
+namespace hata::cuda {
+
+constexpr int kMaxGroup = 16;
+constexpr int kPiece = 128;      ///< keys that a warp scores at a time
+constexpr int kScoreShift = 4;   ///< include/hata/score.h
+constexpr int kStepWarps = 8;    ///< of a block of the step kernel
+constexpr int kSplitWarps = 4;   ///< of a block of the split kernel
+constexpr int kTileKeys = 16;    ///< keys that a warp attends to at a time
+
+/// Bins of a histogram of scores: score + max_score is the bin, and one more bin, the highest, for
+/// keys that are always chosen. Rounded up to whole groups of four.
+constexpr int max_score(int group, int rbit) { return (15 * group * rbit) >> kScoreShift; }
+constexpr int forced_bin(int group, int rbit) { return 2 * max_score(group, rbit) + 1; }
+constexpr int n_bins(int group, int rbit) { return (forced_bin(group, rbit) + 4) / 4 * 4; }
+
+/// Bit planes of a group's code (score.cuh).
+constexpr int n_planes(int group) {
+  int planes = group % 2;
+  for (int half = group / 2; half > 0; half /= 2) ++planes;
+  return planes;
+}
+
+struct StepParams {
+  int n_rows, n_kv_heads, group, head_dim, rbit;
+  hata_cuda_cache cache;
+  int page_shift;  ///< of a paged cache
+  hata_cuda_codes codes;
+  hata_cuda_projection projection;
+
+  const void* q;
+  void* out;
+  hata_cuda_type q_type, out_type;
+  int64_t q_row_stride, q_head_stride, out_row_stride, out_head_stride;
+  const int32_t* sequences;
+  const int32_t* n_kv;
+  int max_n_kv;
+
+  const int32_t* budgets;
+  int budget, sink, recent;
+  const uint32_t* valid;
+  const uint32_t* forced;
+  int64_t bit_stride;
+  bool encode_last;
+  bool early;
+
+  float scale, softcap;
+  const float* sinks;
+  const float* slopes;
+  const uint16_t* bias;
+  int64_t bias_stride;
+
+  int32_t* selected;
+  int32_t* n_selected;
+  int64_t selected_stride;  ///< of one row and KV head
+
+  // --- of the launch ----------------------------------------------------------------------
+  int stages;           ///< step kernel: pieces under way per warp
+  int slab_columns;     ///< columns of W that lie in shared memory at a time
+  int candidate_limit;  ///< candidates per warp
+  int list_limit;       ///< chosen keys per block
+  int gather_bytes;     ///< bytes of ring or gather buffers, whichever is larger, per warp
+  bool attend;          ///< step kernel: false: it ends with `selected`
+
+  const int32_t* lists;  ///< split kernel: [row][KV head][list_stride] cells; nullptr: all valid
+  const int32_t* list_counts;
+  int64_t list_stride;
+  int splits;
+  float* partial;      ///< [row][KV head][split][group][head_dim]
+  float* partial_ml;   ///< [row][KV head][split][group][2] maximum (log2) and sum
+  unsigned* arrivals;  ///< [row][KV head], zero between launches
+};
+
+struct EncodeParams {
+  int n_kv_heads, head_dim, rbit;
+  hata_cuda_cache cache;
+  int page_shift;
+  hata_cuda_codes codes;
+  hata_cuda_projection projection;
+  int sequence;
+  int64_t first, count;
+  const int64_t* cells;
+};
+
+}  // namespace hata::cuda

@@ -1,0 +1,157 @@
+// Attention by many blocks for each row and KV head, a part of its keys each (flash decoding): to
+// listed cells, or to all valid ones (dense attention). The block that comes last merges the parts.
+#pragma once
+
+#include "attend.cuh"
+
+namespace hata::cuda {
+
+constexpr int kSplitThreads = kSplitWarps * kWarp;
+
+/// Tiles under way per warp: two blocks a multiprocessor, as many bytes as fit.
+template <int kDim>
+constexpr int kSplitStages = kDim <= 128 ? 3 : 2;
+
+template <int kDim>
+constexpr int kSplitBytes = kSplitWarps* kSplitStages<kDim> * 2 * Tile<kDim>::kBytes;
+
+/// The row's last key gets its code while others attend: a dense step keeps the codes up to date.
+__device__ __forceinline__ void encode_last_key(const StepParams& p, const Cells& cells, int head,
+                                                int cell) {
+  const void* key = cells.key(cell);
+  const int64_t slot = cells.slot(cell);
+  const int d = p.head_dim, words = p.rbit / kWarp, lane = threadIdx.x % kWarp;
+  const float* w = p.projection.keys + static_cast<int64_t>(head) * d * p.rbit;
+  const float* mean = p.projection.key_means;
+  for (int word = threadIdx.x / kWarp; word < words; word += kSplitWarps) {
+    float sum = 0.0f;
+#pragma unroll 16
+    for (int i = 0; i < d; ++i) {
+      float v = element(key, p.cache.type, i);
+      if (mean != nullptr) v = __fsub_rn(v, mean[head * d + i]);
+      sum = __fmaf_rn(v, w[static_cast<int64_t>(i) * p.rbit + word * kWarp + lane], sum);
+    }
+    const unsigned bits = __ballot_sync(kAll, sum > 0.0f);
+    if (lane == 0) p.codes.codes[slot * words + word] = bits;
+  }
+  if (p.codes.lengths == nullptr || threadIdx.x >= kWarp) return;
+  const float norm2 = norm2_of(d, lane % 16, [&](int i) { return element(key, p.cache.type, i); });
+  if (lane == 0) {
+    store_length(p.codes.lengths, slot, length_of(norm2, p.projection.inv_units[head]));
+  }
+}
+
+/// grid: (p.splits, and one more with p.encode_last; n_rows * n_kv_heads).
+template <class T, int kDim, int kHeadTiles>
+__global__ void __launch_bounds__(kSplitThreads)
+    split_kernel(const __grid_constant__ StepParams p) {
+  extern __shared__ __align__(128) std::byte memory[];
+  __shared__ float2 ml[kSplitWarps][8 * kHeadTiles];
+  __shared__ float scales[kSplitWarps][8 * kHeadTiles];
+  __shared__ Common common[8 * kHeadTiles];
+  __shared__ bool is_last;
+  const int row = blockIdx.y / p.n_kv_heads, head = blockIdx.y % p.n_kv_heads;
+  const int64_t pair = blockIdx.y;
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  wait_for_previous();
+  let_next_start();
+  const int sequence = p.sequences != nullptr ? p.sequences[row] : row;
+  const int n_kv = p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv;
+  const Cells cells(p, sequence, head);
+  if (static_cast<int>(blockIdx.x) == p.splits) {
+    if (n_kv > 0) encode_last_key(p, cells, head, n_kv - 1);
+    return;
+  }
+  const int32_t* list = p.lists != nullptr ? p.lists + pair * p.list_stride : nullptr;
+  const int n_keys = list == nullptr ? n_kv : p.list_counts != nullptr ? p.list_counts[pair] : p.budget;
+  const uint32_t* valid = list == nullptr && p.valid != nullptr ? p.valid + row * p.bit_stride : nullptr;
+
+  // Whole tiles for all warps, so that parts differ by as little as can be.
+  const int tiles = (n_keys + kTileKeys - 1) / kTileKeys;
+  const int first = static_cast<int>(static_cast<int64_t>(tiles) * blockIdx.x / p.splits);
+  const int n_tiles = static_cast<int>(static_cast<int64_t>(tiles) * (blockIdx.x + 1) / p.splits) - first;
+  const int first_key = first * kTileKeys, end_key = min(n_keys, (first + n_tiles) * kTileKeys);
+  const auto cell_at = [&](int i) {
+    const int at = first_key + i;
+    if (at >= end_key) return -1;
+    if (list != nullptr) return list[at];
+    if (valid != nullptr && (valid[at / 32] >> (at % 32) & 1) == 0) return -1;
+    return at;
+  };
+  std::byte* buffer = memory + warp * kSplitStages<kDim> * 2 * Tile<kDim>::kBytes;
+  {
+    Attention<T, kDim, kHeadTiles> attention;
+    attention.begin(p, row, head);
+    attention.template run<kSplitStages<kDim>>(p, cells, row, head, warp, kSplitWarps, n_tiles,
+                                               shared_address(buffer), cell_at);
+    attention.put(p.group, reinterpret_cast<float*>(buffer), &ml[warp][0].x);
+  }
+  __syncthreads();
+  for (int g = warp; g < p.group; g += kSplitWarps) {
+    const Common c = common_of(kSplitWarps, [&](int w) { return ml[w][g]; });
+    const float base = c.max == -INFINITY ? 0.0f : c.max;
+    if (lane < kSplitWarps) scales[lane][g] = exp2f(ml[lane][g].x - base);
+    if (lane == 0) common[g] = c;
+  }
+  __syncthreads();
+  float* parts = p.partial + pair * p.splits * p.group * kDim;
+  auto* part_ml = reinterpret_cast<float2*>(p.partial_ml) + pair * p.splits * p.group;
+  for (int i = threadIdx.x; i < p.group * kDim; i += kSplitThreads) {
+    const int g = i / kDim, at = g * kHeadStride<kDim> + i % kDim;
+    float sum = 0.0f;
+#pragma unroll
+    for (int w = 0; w < kSplitWarps; ++w) {
+      const auto* part = reinterpret_cast<const float*>(
+          memory + w * kSplitStages<kDim> * 2 * Tile<kDim>::kBytes);
+      sum += scales[w][g] * part[at];
+    }
+    if (p.splits == 1) {
+      const int q_head = head * p.group + g;
+      store_out(p, row, q_head, i % kDim, sum * normaliser(p, q_head, common[g]));
+    } else {
+      parts[static_cast<int64_t>(blockIdx.x) * p.group * kDim + i] = sum;
+      if (i % kDim == 0) {
+        part_ml[blockIdx.x * p.group + g] = make_float2(common[g].max, common[g].sum);
+      }
+    }
+  }
+  if (p.splits == 1) return;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const unsigned arrived = atomicAdd(p.arrivals + pair, 1u);
+    is_last = arrived == static_cast<unsigned>(p.splits) - 1;
+    if (is_last) p.arrivals[pair] = 0;
+  }
+  __syncthreads();
+  if (!is_last) return;
+  __threadfence();
+  auto* factors = reinterpret_cast<float*>(memory);  // [split][group]
+  for (int g = warp; g < p.group; g += kSplitWarps) {
+    const Common c = common_of(p.splits, [&](int i) { return __ldcg(part_ml + i * p.group + g); });
+    const float base = c.max == -INFINITY ? 0.0f : c.max;
+    const float scale = normaliser(p, head * p.group + g, c);
+    for (int i = lane; i < p.splits; i += kWarp) {
+      factors[i * p.group + g] = scale * exp2f(__ldcg(&part_ml[i * p.group + g].x) - base);
+    }
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < p.group * kDim / 4; i += kSplitThreads) {
+    const int g = i / (kDim / 4);
+    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 8
+    for (int part = 0; part < p.splits; ++part) {
+      const float4 v = __ldcg(
+          reinterpret_cast<const float4*>(parts + static_cast<int64_t>(part) * p.group * kDim) + i);
+      const float factor = factors[part * p.group + g];
+      sum.x += factor * v.x, sum.y += factor * v.y, sum.z += factor * v.z, sum.w += factor * v.w;
+    }
+    const int q_head = head * p.group + g, at = i % (kDim / 4) * 4;
+    store_out(p, row, q_head, at, sum.x);
+    store_out(p, row, q_head, at + 1, sum.y);
+    store_out(p, row, q_head, at + 2, sum.z);
+    store_out(p, row, q_head, at + 3, sum.w);
+  }
+}
+
+}  // namespace hata::cuda

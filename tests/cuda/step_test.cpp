@@ -1,0 +1,566 @@
+// The CUDA step against the scalar reference: codes, lengths and selected sets bit for bit, attention
+// within a bound; over shapes, layouts, ragged and masked rows, and data that strains the choice.
+#include <cuda_runtime.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <iostream>
+#include <numeric>
+#include <random>
+#include <string>
+
+#include "core/f16.h"
+#include "core/reference.h"
+#include "cuda/tuning.h"
+#include "hata/cuda.h"
+#include "hata/encode.h"
+#include "hata/score.h"
+
+namespace hata::cuda {
+namespace {
+
+enum class Data {
+  normal,
+  tail,     ///< the nearest keys are the last ones, more of them than the budget
+  page,     ///< all mass in one run of 64 cells
+  equal,    ///< all keys alike: every score ties
+  sorted,   ///< scores fall from the first cell to the last
+  rising,   ///< and rise
+  extreme,  ///< infinities, NaN, zeros, subnormals and the largest numbers among the keys
+};
+
+struct Case {
+  std::string name;
+  int n_q_heads = 32, n_kv_heads = 8, head_dim = 128, rbit = 128;
+  std::vector<int> n = {4096};  ///< cells by row
+  int budget = 256;
+  hata_cuda_type type = HATA_CUDA_F16;
+  hata_cuda_type q_type = HATA_CUDA_F32;
+  Data data = Data::normal;
+  int page_size = 0;
+  bool lengths = true;
+  int sink = 1, recent = 32;
+  bool masked = false;         ///< a bit per cell which may be chosen, and which must be
+  bool shared = false;         ///< all rows read sequence 0
+  bool ragged_budgets = false;
+  bool query_weights = false;
+  bool key_means = false;
+  bool encode_last = true;
+  float softcap = 0.0f;
+  bool sinks = false, alibi = false;
+  hata_cuda_mode mode = HATA_CUDA_SPARSE;
+  int n_blocks = 0;  ///< of a cluster; 0: as planned
+  int fused = -1;
+};
+
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(const std::vector<T>& from) : n_(from.size()) {
+    EXPECT_EQ(cudaSuccess, cudaMalloc(&data_, std::max<size_t>(n_ * sizeof(T), 16)));
+    EXPECT_EQ(cudaSuccess, cudaMemcpy(data_, from.data(), n_ * sizeof(T), cudaMemcpyHostToDevice));
+  }
+  Buffer(size_t n, int byte) : n_(n) {
+    EXPECT_EQ(cudaSuccess, cudaMalloc(&data_, std::max<size_t>(n_ * sizeof(T), 16)));
+    EXPECT_EQ(cudaSuccess, cudaMemset(data_, byte, n_ * sizeof(T)));
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { cudaFree(data_); }
+  T* get() const { return static_cast<T*>(data_); }
+  std::vector<T> read() const {
+    std::vector<T> out(n_);
+    EXPECT_EQ(cudaSuccess, cudaMemcpy(out.data(), data_, n_ * sizeof(T), cudaMemcpyDeviceToHost));
+    return out;
+  }
+
+ private:
+  void* data_ = nullptr;
+  size_t n_;
+};
+
+float bf16_to_f32(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
+
+uint16_t narrow(float x, hata_cuda_type type) {
+  if (type == HATA_CUDA_F16) return f32_to_f16(x);
+  const auto bits = std::bit_cast<uint32_t>(x);
+  if (std::isnan(x)) return 0x7fc0;
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+float widen(uint16_t x, hata_cuda_type type) {
+  return type == HATA_CUDA_F16 ? f16_to_f32(x) : bf16_to_f32(x);
+}
+
+/// All of a case on the host, as the reference sees it: keys [sequence][cell][head][d] as f32.
+struct Problem {
+  explicit Problem(const Case& test) : c(test), group(c.n_q_heads / c.n_kv_heads) {
+    n_seqs = c.shared ? 1 : static_cast<int>(c.n.size());
+    max_n = *std::max_element(c.n.begin(), c.n.end());
+    capacity = (max_n + 255) / 256 * 256;
+    page = c.page_size > 0 ? c.page_size : capacity;
+    n_pages = capacity / page;
+    table.resize(static_cast<size_t>(n_seqs * n_pages));
+    std::iota(table.begin(), table.end(), 0);
+    if (c.page_size > 0) std::shuffle(table.begin(), table.end(), random);
+    fill_projection();
+    fill_queries();
+    fill_cache();
+    if (c.masked) fill_masks();
+    for (int r = 0; r < n_rows(); ++r) {
+      budgets.push_back(c.ragged_budgets ? std::max(1, c.budget - 37 * r) : c.budget);
+    }
+    std::normal_distribution<float> normal;
+    for (int h = 0; h < c.n_q_heads; ++h) {
+      sinks.push_back(2.0f * normal(random));
+      slopes.push_back(std::exp2(-8.0f * static_cast<float>(h + 1) / static_cast<float>(c.n_q_heads)));
+    }
+    for (int r = 0; r < n_rows(); ++r) {
+      for (int cell = 0; cell < capacity; ++cell) {
+        bias.push_back(f32_to_f16(static_cast<float>(cell - c.n[static_cast<size_t>(r)] + 1) / 64.0f));
+      }
+    }
+  }
+
+  int n_rows() const { return static_cast<int>(c.n.size()); }
+  int sequence(int row) const { return c.shared ? 0 : row; }
+  /// Index of a row of head_dim elements.
+  size_t at(int seq, int cell, int head) const {
+    const auto in = static_cast<size_t>(table[static_cast<size_t>(seq * n_pages + cell / page)]);
+    return ((in * static_cast<size_t>(page) + static_cast<size_t>(cell % page)) *
+                static_cast<size_t>(c.n_kv_heads) + static_cast<size_t>(head)) *
+           static_cast<size_t>(c.head_dim);
+  }
+  /// Index of a code: [page or sequence][head][cell].
+  size_t slot(int seq, int cell, int head) const {
+    const auto in = static_cast<size_t>(table[static_cast<size_t>(seq * n_pages + cell / page)]);
+    return (in * static_cast<size_t>(c.n_kv_heads) + static_cast<size_t>(head)) *
+               static_cast<size_t>(page) + static_cast<size_t>(cell % page);
+  }
+  const float* w(bool of_query, int head) const {
+    const auto& from = of_query && c.query_weights ? query_projection : projection;
+    return from.data() + static_cast<size_t>(head) * c.head_dim * c.rbit;
+  }
+  const float* query(int row, int q_head) const {
+    return q.data() + (static_cast<size_t>(row) * c.n_q_heads + static_cast<size_t>(q_head)) * c.head_dim;
+  }
+  bool bit(const std::vector<uint32_t>& bits, int row, int cell) const {
+    return bits[static_cast<size_t>(row) * (capacity / 32) + cell / 32] >> (cell % 32) & 1;
+  }
+  bool is_valid(int row, int cell) const {
+    return cell < c.n[static_cast<size_t>(row)] && (!c.masked || bit(valid, row, cell));
+  }
+  bool is_forced(int row, int cell) const {
+    if (c.masked) return bit(forced, row, cell);
+    return cell < c.sink || cell >= c.n[static_cast<size_t>(row)] - c.recent;
+  }
+
+  void fill_projection() {
+    std::normal_distribution<float> normal;
+    for (auto* to : {&projection, &query_projection}) {
+      to->resize(static_cast<size_t>(c.n_kv_heads) * c.head_dim * c.rbit);
+      for (float& x : *to) x = normal(random);
+    }
+    means.resize(static_cast<size_t>(c.n_kv_heads) * c.head_dim);
+    for (float& x : means) x = 0.3f * normal(random);
+    inv_units.assign(static_cast<size_t>(c.n_kv_heads), 8.0f / std::sqrt(static_cast<float>(c.head_dim)));
+  }
+  void fill_queries() {
+    std::normal_distribution<float> normal;
+    q.resize(static_cast<size_t>(n_rows()) * c.n_q_heads * c.head_dim);
+    for (float& x : q) {
+      x = normal(random);
+      if (c.q_type != HATA_CUDA_F32) x = widen(narrow(x, c.q_type), c.q_type);
+    }
+  }
+  void fill_cache() {
+    std::normal_distribution<float> normal;
+    const size_t n = static_cast<size_t>(n_seqs) * capacity * c.n_kv_heads * c.head_dim;
+    keys.resize(n);
+    values.resize(n);
+    for (uint16_t& x : keys) x = narrow(normal(random), c.type);
+    for (uint16_t& x : values) x = narrow(normal(random), c.type);
+    for (int s = 0; s < n_seqs; ++s) {
+      const int count = c.shared ? max_n : c.n[static_cast<size_t>(s)];
+      for (int cell = 0; cell < count; ++cell) {
+        for (int h = 0; h < c.n_kv_heads; ++h) shape_key(s, cell, h, count);
+      }
+    }
+  }
+  // What the case's kind of data makes of a key.
+  void shape_key(int s, int cell, int head, int n) {
+    std::normal_distribution<float> normal;
+    uint16_t* key = keys.data() + at(s, cell, head);
+    const float* near = query(s, head * group);
+    const auto mix = [&](float share) {
+      for (int i = 0; i < c.head_dim; ++i) {
+        key[i] = narrow(share * near[i] + (1.0f - share) * normal(random), c.type);
+      }
+    };
+    switch (c.data) {
+      case Data::tail:
+        if (cell >= n - 2 * c.budget) mix(0.8f);
+        break;
+      case Data::page:
+        if (cell / 64 == n / 128) mix(0.9f);
+        break;
+      case Data::equal:
+        for (int i = 0; i < c.head_dim; ++i) key[i] = narrow(near[i], c.type);
+        break;
+      case Data::sorted: mix(1.0f - static_cast<float>(cell) / static_cast<float>(n)); break;
+      case Data::rising: mix(static_cast<float>(cell) / static_cast<float>(n)); break;
+      case Data::extreme:
+        if (cell % 7 == 0) std::fill_n(key, c.head_dim, uint16_t{0});
+        if (cell % 7 == 1) key[cell % c.head_dim] = narrow(6e4f, c.type);
+        if (cell % 7 == 2) std::fill_n(key, c.head_dim, uint16_t{1});
+        if (cell % 501 == 3) key[3] = narrow(std::nanf(""), c.type);
+        if (cell % 503 == 4) key[4] = narrow(INFINITY, c.type);
+        break;
+      default: break;
+    }
+  }
+  void fill_masks() {
+    const size_t words = static_cast<size_t>(n_rows()) * (capacity / 32);
+    valid.assign(words, 0);
+    forced.assign(words, 0);
+    for (int r = 0; r < n_rows(); ++r) {
+      for (int cell = 0; cell < c.n[static_cast<size_t>(r)]; ++cell) {
+        if (random() % 3 == 0) continue;
+        const size_t word = static_cast<size_t>(r) * (capacity / 32) + cell / 32;
+        valid[word] |= 1u << (cell % 32);
+        if (random() % 200 == 0) forced[word] |= 1u << (cell % 32);
+      }
+    }
+  }
+
+  const Case& c;
+  int group;
+  int n_seqs = 0, max_n = 0, capacity = 0, page = 0, n_pages = 0;
+  std::mt19937 random{11};
+  std::vector<float> projection, query_projection, means, inv_units, q, sinks, slopes;
+  std::vector<uint16_t> keys, values, bias;
+  std::vector<int32_t> table, budgets;
+  std::vector<uint32_t> valid, forced;
+};
+
+/// What the reference makes of a KV head of a row.
+struct Expected {
+  std::vector<uint64_t> codes;
+  std::vector<uint8_t> lengths;
+  std::vector<int32_t> cells;
+};
+
+Expected expect(const Problem& p, int row, int head) {
+  const Case& c = p.c;
+  const int n = c.n[static_cast<size_t>(row)], d = c.head_dim, words = c.rbit / 64;
+  const int padded = (n + 63) / 64 * 64;
+  Expected e;
+  e.codes.assign(static_cast<size_t>(padded) * words, 0);
+  std::vector<uint8_t> each(static_cast<size_t>(padded), 8);
+  std::vector<float> key(static_cast<size_t>(d)), centred(key);
+  for (int cell = 0; cell < n; ++cell) {
+    const uint16_t* from = p.keys.data() + p.at(p.sequence(row), cell, head);
+    for (int i = 0; i < d; ++i) {
+      key[static_cast<size_t>(i)] = widen(from[i], c.type);
+      centred[static_cast<size_t>(i)] =
+          key[static_cast<size_t>(i)] - (c.key_means ? p.means[static_cast<size_t>(head * d + i)] : 0.0f);
+    }
+    encode(p.w(false, head), d, c.rbit, centred.data(), DType::f32, 0, 1, &e.codes[static_cast<size_t>(cell) * words]);
+    if (c.lengths) {
+      key_lengths(d, key.data(), DType::f32, 0, 1, p.inv_units[static_cast<size_t>(head)], &each[static_cast<size_t>(cell)]);
+    }
+  }
+  e.lengths.assign(static_cast<size_t>(padded) / 2, 0);
+  for (int i = 0; i < padded; ++i) e.lengths[static_cast<size_t>(i / 2)] |= static_cast<uint8_t>(each[static_cast<size_t>(i)] << (i % 2 * 4));
+  std::vector<uint64_t> query(static_cast<size_t>(p.group * words));
+  for (int g = 0; g < p.group; ++g) {
+    encode(p.w(true, head), d, c.rbit, p.query(row, head * p.group + g), DType::f32, 0, 1, &query[static_cast<size_t>(g * words)]);
+  }
+  std::vector<int16_t> scores(static_cast<size_t>(padded));
+  reference::score(query.data(), p.group, c.rbit, e.codes.data(), e.lengths.data(), padded, scores.data());
+  std::vector<uint64_t> valid(static_cast<size_t>(padded) / 64, 0);
+  for (int cell = 0; cell < n; ++cell) {
+    if (p.is_valid(row, cell)) valid[static_cast<size_t>(cell / 64)] |= uint64_t{1} << (cell % 64);
+    if (p.is_forced(row, cell)) scores[static_cast<size_t>(cell)] = INT16_MAX;
+  }
+  e.cells = reference::select(scores.data(), valid.data(), padded, p.budgets[static_cast<size_t>(row)]);
+  return e;
+}
+
+/// The attention of one KV head's queries over `cells`, in double precision.
+std::vector<double> attention(const Problem& p, int row, int head, std::vector<int32_t> cells) {
+  const Case& c = p.c;
+  const int d = c.head_dim;
+  const size_t n = cells.size();
+  std::vector<float> keys(n * d), values(n * d);
+  std::vector<float> bias(static_cast<size_t>(p.group) * n, 0.0f);
+  for (size_t j = 0; j < n; ++j) {
+    const size_t from = p.at(p.sequence(row), cells[j], head);
+    for (int i = 0; i < d; ++i) {
+      keys[j * d + i] = widen(p.keys[from + i], c.type);
+      values[j * d + i] = widen(p.values[from + i], c.type);
+    }
+    for (int g = 0; g < p.group && c.alibi; ++g) {
+      bias[static_cast<size_t>(g) * n + j] = p.slopes[static_cast<size_t>(head * p.group + g)] *
+          f16_to_f32(p.bias[static_cast<size_t>(row) * p.capacity + cells[j]]);
+    }
+  }
+  AttendArgs args{};
+  args.heads = p.group;
+  args.head_dim = d;
+  args.q = p.query(row, head * p.group);
+  args.q_stride = static_cast<size_t>(d);
+  args.keys = {reinterpret_cast<const std::byte*>(keys.data()), DType::f32, d * sizeof(float), 0};
+  args.values = {reinterpret_cast<const std::byte*>(values.data()), DType::f32, d * sizeof(float), 0};
+  args.count = static_cast<int64_t>(n);
+  args.params.scale = 1.0f / std::sqrt(static_cast<float>(d));
+  args.params.softcap = c.softcap;
+  args.bias = bias.data();
+  args.bias_stride = n;
+  std::vector<double> out(static_cast<size_t>(p.group) * d);
+  reference::attend(args, c.sinks ? p.sinks.data() + head * p.group : nullptr, out.data());
+  return out;
+}
+
+/// Counts of what was compared, printed at the end.
+struct Counts {
+  int64_t codes = 0, lists = 0, keys = 0, heads = 0;
+  double worst = 0.0;
+  ~Counts() {
+    if (lists + heads == 0) return;
+    std::cout << "compared " << codes << " codes, " << lists << " selected sets (" << keys
+              << " keys), the attention of " << heads << " query heads (largest relative error "
+              << worst << ")\n";
+  }
+} counts;
+
+class StepTest : public ::testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    if (hata_cuda_available() != HATA_CUDA_OK) GTEST_SKIP() << "no GPU: " << hata_cuda_error();
+  }
+  void TearDown() override { tuning() = {}; }
+};
+
+TEST_P(StepTest, EqualsTheReference) {
+  const Case& c = GetParam();
+  const Problem p(c);
+  tuning().n_blocks = c.n_blocks;
+  tuning().fused = c.fused;
+  const Buffer<uint16_t> keys(p.keys), values(p.values), bias(p.bias);
+  const Buffer<float> projection(p.projection), query_projection(p.query_projection), means(p.means),
+      inv_units(p.inv_units), sinks(p.sinks), slopes(p.slopes);
+  const Buffer<int32_t> table(p.table), budgets(p.budgets);
+  const Buffer<int32_t> n_kv(c.n);
+  const Buffer<int32_t> sequences(std::vector<int32_t>(c.n.size(), 0));
+  const Buffer<uint32_t> valid(p.valid), forced(p.forced);
+  const size_t slots = static_cast<size_t>(p.n_seqs) * p.n_pages * c.n_kv_heads * p.page;
+  const Buffer<uint32_t> codes(slots * c.rbit / 32, 0xab);
+  const Buffer<uint8_t> lengths(slots / 2, 0xcd);
+  std::vector<uint16_t> narrow_q;
+  for (const float x : p.q) narrow_q.push_back(narrow(x, c.q_type == HATA_CUDA_BF16 ? c.q_type : HATA_CUDA_F16));
+  const Buffer<float> q32(p.q);
+  const Buffer<uint16_t> q16(narrow_q);
+  const Buffer<float> out(p.q.size(), 0xff);
+  const Buffer<int32_t> selected(static_cast<size_t>(p.n_rows()) * c.n_kv_heads * c.budget, 0xff);
+  const Buffer<int32_t> n_selected(static_cast<size_t>(p.n_rows()) * c.n_kv_heads, 0xff);
+
+  hata_cuda_step step{};
+  step.shape = {c.n_q_heads, c.n_kv_heads, c.head_dim, c.rbit};
+  step.cache.keys = keys.get();
+  step.cache.values = values.get();
+  step.cache.type = c.type;
+  step.cache.head_stride = c.head_dim * 2;
+  step.cache.cell_stride = step.cache.head_stride * c.n_kv_heads;
+  step.cache.seq_stride = step.cache.cell_stride * p.capacity;
+  if (c.page_size > 0) {
+    step.cache.block_table = table.get();
+    step.cache.table_stride = p.n_pages;
+    step.cache.page_size = c.page_size;
+    step.cache.page_stride = step.cache.cell_stride * c.page_size;
+  }
+  step.codes = {codes.get(), c.lengths ? lengths.get() : nullptr, p.capacity};
+  step.projection = {projection.get(), c.query_weights ? query_projection.get() : nullptr,
+                     inv_units.get(), c.key_means ? means.get() : nullptr};
+  step.mode = c.mode;
+  step.n_rows = p.n_rows();
+  step.q = c.q_type == HATA_CUDA_F32 ? static_cast<const void*>(q32.get()) : q16.get();
+  step.q_type = c.q_type;
+  step.q_head_stride = step.out_head_stride = c.head_dim;
+  step.q_row_stride = step.out_row_stride = int64_t{c.head_dim} * c.n_q_heads;
+  step.out = out.get();
+  step.sequences = c.shared ? sequences.get() : nullptr;
+  step.n_kv = n_kv.get();
+  step.max_n_kv = p.max_n;
+  step.budgets = c.ragged_budgets ? budgets.get() : nullptr;
+  step.budget = c.budget;
+  step.sink = c.sink;
+  step.recent = c.recent;
+  step.valid = c.masked ? valid.get() : nullptr;
+  step.forced = c.masked ? forced.get() : nullptr;
+  step.bit_stride = p.capacity / 32;
+  step.encode_last = c.encode_last ? 1 : 0;
+  step.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+  step.softcap = c.softcap;
+  step.sinks = c.sinks ? sinks.get() : nullptr;
+  step.slopes = c.alibi ? slopes.get() : nullptr;
+  step.bias = c.alibi ? bias.get() : nullptr;
+  step.bias_stride = p.capacity;
+  step.selected = selected.get();
+  step.n_selected = n_selected.get();
+  const size_t size = hata_cuda_workspace_size(&step);
+  ASSERT_GT(size, 0u) << hata_cuda_error();
+  const Buffer<std::byte> workspace(size, 0);
+  for (int s = 0; s < p.n_seqs; ++s) {
+    const int n = c.shared ? p.max_n : c.n[static_cast<size_t>(s)];
+    hata_cuda_encode encode{step.shape, step.cache, step.codes, step.projection, s, 0,
+                            n - (c.encode_last ? 1 : 0), nullptr};
+    ASSERT_EQ(HATA_CUDA_OK, hata_cuda_encode_keys(&encode, nullptr)) << hata_cuda_error();
+  }
+  ASSERT_EQ(HATA_CUDA_OK, hata_cuda_decode(&step, workspace.get(), size, nullptr)) << hata_cuda_error();
+  ASSERT_EQ(cudaSuccess, cudaDeviceSynchronize());
+  // Again: what the first left in the workspace must do no harm.
+  ASSERT_EQ(HATA_CUDA_OK, hata_cuda_decode(&step, workspace.get(), size, nullptr)) << hata_cuda_error();
+  ASSERT_EQ(cudaSuccess, cudaDeviceSynchronize());
+
+  const auto got_codes = codes.read();
+  const auto got_lengths = lengths.read();
+  const auto got_selected = selected.read();
+  const auto got_n = n_selected.read();
+  const auto got_out = out.read();
+  const double bound = c.type == HATA_CUDA_BF16 ? 1e-2 : 2e-3;
+  for (int row = 0; row < p.n_rows(); ++row) {
+    const int n = c.n[static_cast<size_t>(row)];
+    for (int head = 0; head < c.n_kv_heads; ++head) {
+      SCOPED_TRACE("row " + std::to_string(row) + ", KV head " + std::to_string(head));
+      const Expected e = expect(p, row, head);
+      for (int cell = 0; cell < n; ++cell) {
+        const size_t slot = p.slot(p.sequence(row), cell, head);
+        ASSERT_EQ(0, std::memcmp(&got_codes[slot * c.rbit / 32], &e.codes[static_cast<size_t>(cell) * c.rbit / 64], c.rbit / 8)) << "code of cell " << cell;
+        if (!c.lengths) continue;
+        ASSERT_EQ(e.lengths[static_cast<size_t>(cell / 2)] >> (cell % 2 * 4) & 15, got_lengths[slot / 2] >> (slot % 2 * 4) & 15) << "length of cell " << cell;
+      }
+      counts.codes += n;
+      std::vector<int32_t> cells = e.cells;
+      if (c.mode == HATA_CUDA_SPARSE) {
+        const size_t pair = static_cast<size_t>(row * c.n_kv_heads + head);
+        ASSERT_EQ(static_cast<int>(cells.size()), got_n[pair]);
+        std::vector<int32_t> got(got_selected.begin() + static_cast<int64_t>(pair) * c.budget,
+                                 got_selected.begin() + static_cast<int64_t>(pair) * c.budget + got_n[pair]);
+        std::sort(got.begin(), got.end());
+        ASSERT_EQ(cells, got);
+        ++counts.lists;
+        counts.keys += got_n[pair];
+      } else {
+        cells.clear();
+        for (int cell = 0; cell < n; ++cell) {
+          if (p.is_valid(row, cell)) cells.push_back(cell);
+        }
+      }
+      if (c.data == Data::extreme) continue;  // no number to compare
+      const auto want = attention(p, row, head, cells);
+      for (int g = 0; g < p.group; ++g) {
+        double difference = 0.0, norm = 0.0;
+        for (int i = 0; i < c.head_dim; ++i) {
+          const double w = want[static_cast<size_t>(g * c.head_dim + i)];
+          const double x = got_out[static_cast<size_t>(((row * c.n_q_heads) + head * p.group + g) * c.head_dim + i)];
+          difference += (x - w) * (x - w);
+          norm += w * w;
+        }
+        const double error = norm > 0.0 ? std::sqrt(difference / norm) : std::sqrt(difference);
+        ASSERT_LE(error, bound) << "query head " << g << " of the group";
+        counts.worst = std::max(counts.worst, error);
+        ++counts.heads;
+      }
+    }
+  }
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  const auto add = [&](Case c) { all.push_back(std::move(c)); };
+  for (const int d : {64, 80, 96, 128, 256}) {
+    for (const int rbit : {64, 128, 256}) {
+      add({.name = "shape_d" + std::to_string(d) + "_r" + std::to_string(rbit), .n_q_heads = 8,
+           .n_kv_heads = 2, .head_dim = d, .rbit = rbit, .n = {3001}});
+    }
+    add({.name = "bf16_d" + std::to_string(d), .n_q_heads = 8, .n_kv_heads = 2, .head_dim = d,
+         .n = {2500}, .type = HATA_CUDA_BF16, .q_type = HATA_CUDA_BF16});
+    add({.name = "dense_d" + std::to_string(d), .n_q_heads = 8, .n_kv_heads = 2, .head_dim = d,
+         .n = {3001, 17}, .mode = HATA_CUDA_DENSE});
+    add({.name = "group16_d" + std::to_string(d), .n_q_heads = 16, .n_kv_heads = 1, .head_dim = d,
+         .n = {2100}});
+  }
+  for (int group = 1; group <= 16; ++group) {
+    add({.name = "group" + std::to_string(group), .n_q_heads = 2 * group, .n_kv_heads = 2,
+         .n = {2345, 700}});
+  }
+  for (const Data data : {Data::normal, Data::tail, Data::page, Data::equal, Data::sorted,
+                          Data::rising, Data::extreme}) {
+    for (const int blocks : {1, 2, 4, 16}) {
+      for (const int fused : {0, 1}) {
+        add({.name = "data" + std::to_string(static_cast<int>(data)) + "_c" + std::to_string(blocks) +
+                     (fused != 0 ? "_fused" : "_apart"),
+             .n_q_heads = 8, .n_kv_heads = 2, .n = {12288, 9001}, .budget = 300, .data = data,
+             .n_blocks = blocks, .fused = fused});
+      }
+    }
+  }
+  for (const int page : {16, 32, 64, 128, 256}) {
+    add({.name = "page" + std::to_string(page), .n_q_heads = 8, .n_kv_heads = 2,
+         .n = {4000, 1, 333}, .page_size = page});
+    add({.name = "dense_page" + std::to_string(page), .n_q_heads = 8, .n_kv_heads = 2,
+         .n = {4000, 1, 333}, .page_size = page, .mode = HATA_CUDA_DENSE});
+  }
+  for (const int n : {1, 2, 31, 127, 128, 129, 1024, 1025}) {
+    add({.name = "cells" + std::to_string(n), .n_q_heads = 8, .n_kv_heads = 2, .n = {n},
+         .budget = 64});
+  }
+  for (const int budget : {1, 2, 16, 17, 1000, 2999, 3000, 5000}) {
+    add({.name = "budget" + std::to_string(budget), .n_q_heads = 8, .n_kv_heads = 2, .n = {3000},
+         .budget = budget, .sink = 0, .recent = 0});
+  }
+  add({.name = "batch", .n = {4096, 4095, 33, 8000, 1, 129, 5000, 2048}, .budget = 128});
+  add({.name = "mha", .n_q_heads = 32, .n_kv_heads = 32, .n = {3000, 5000}});
+  add({.name = "many_pairs", .n_q_heads = 64, .n_kv_heads = 64, .n = {700, 900, 1100, 500, 640, 64},
+       .budget = 100});
+  add({.name = "long", .n_q_heads = 8, .n_kv_heads = 2, .n = {131072}, .budget = 2048});
+  add({.name = "long_one_block", .n_q_heads = 4, .n_kv_heads = 1, .n = {100000}, .budget = 1563,
+       .n_blocks = 1});
+  add({.name = "large_budget_one_block", .n_q_heads = 4, .n_kv_heads = 1, .n = {60000},
+       .budget = 30000, .n_blocks = 1});
+  add({.name = "paper_order", .n_q_heads = 8, .n_kv_heads = 2, .lengths = false, .sink = 0, .recent = 0});
+  add({.name = "paper_order_ties", .n_q_heads = 2, .n_kv_heads = 2, .head_dim = 64, .rbit = 64,
+       .n = {20000}, .budget = 777, .lengths = false, .sink = 0, .recent = 0});
+  add({.name = "masked", .n_q_heads = 8, .n_kv_heads = 2, .n = {5000, 3000, 100}, .masked = true});
+  add({.name = "masked_shared_rows", .n_q_heads = 8, .n_kv_heads = 2, .n = {5000, 4999, 4998, 4000},
+       .masked = true, .shared = true, .encode_last = false});
+  add({.name = "dense_masked", .n_q_heads = 8, .n_kv_heads = 2, .n = {5000, 3000}, .masked = true,
+       .mode = HATA_CUDA_DENSE});
+  add({.name = "drafts", .n_q_heads = 8, .n_kv_heads = 2,
+       .n = {6000, 5999, 5998, 5997, 5996, 5995, 5994, 5993}, .shared = true, .encode_last = false});
+  add({.name = "ragged_budgets", .n_q_heads = 8, .n_kv_heads = 2, .n = {5000, 3000, 4000},
+       .ragged_budgets = true});
+  add({.name = "query_weights", .n_q_heads = 8, .n_kv_heads = 2, .query_weights = true});
+  add({.name = "key_means", .n_q_heads = 8, .n_kv_heads = 2, .key_means = true});
+  add({.name = "query_weights_and_means_r256", .n_q_heads = 8, .n_kv_heads = 2, .rbit = 256,
+       .query_weights = true, .key_means = true});
+  add({.name = "softcap", .n_q_heads = 8, .n_kv_heads = 2, .softcap = 3.0f});
+  add({.name = "sinks", .n_q_heads = 8, .n_kv_heads = 2, .n = {4000, 1}, .sinks = true});
+  add({.name = "alibi", .n_q_heads = 8, .n_kv_heads = 2, .alibi = true});
+  add({.name = "all_extras_apart", .n_q_heads = 8, .n_kv_heads = 2, .softcap = 3.0f, .sinks = true,
+       .alibi = true, .fused = 0});
+  add({.name = "all_extras_dense", .n_q_heads = 8, .n_kv_heads = 2, .softcap = 3.0f, .sinks = true,
+       .alibi = true, .mode = HATA_CUDA_DENSE});
+  add({.name = "f16_queries", .n_q_heads = 8, .n_kv_heads = 2, .q_type = HATA_CUDA_F16});
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Grid, StepTest, ::testing::ValuesIn(cases()),
+                         [](const ::testing::TestParamInfo<Case>& at) { return at.param.name; });
+
+}  // namespace
+}  // namespace hata::cuda
