@@ -10,6 +10,18 @@ target_link_libraries(ggml_unit_test PRIVATE hata_ggml_host ggml::ggml ggml::ggm
   GTest::gtest_main)
 gtest_discover_tests(ggml_unit_test PROPERTIES ENVIRONMENT OMP_WAIT_POLICY=passive TIMEOUT 60)
 
+# Attention on a CUDA device, whose part a library plays that has the CPU do it.
+add_library(hata_fake_cuda SHARED ggml/fake_cuda.cpp)
+target_link_libraries(hata_fake_cuda PRIVATE hata_cpu)
+add_executable(ggml_device_test ggml/device_test.cpp)
+set_target_properties(ggml_device_test PROPERTIES ENABLE_EXPORTS ON)
+target_link_libraries(ggml_device_test PRIVATE hata_ggml_host ggml::ggml ggml::ggml-base
+  nlohmann_json::nlohmann_json ${CMAKE_DL_LIBS} GTest::gtest_main)
+target_compile_definitions(ggml_device_test PRIVATE
+  HATA_FAKE_CUDA="$<TARGET_FILE:hata_fake_cuda>")
+add_dependencies(ggml_device_test hata_fake_cuda)
+gtest_discover_tests(ggml_device_test PROPERTIES ENVIRONMENT OMP_WAIT_POLICY=passive TIMEOUT 60)
+
 add_executable(ggml_model_test ggml/model_test.cpp ggml/session.cpp)
 target_compile_definitions(ggml_model_test PRIVATE HATA_MODEL="${HATA_MODEL}")
 target_link_libraries(ggml_model_test PRIVATE hata_ggml llama ${CMAKE_DL_LIBS}

@@ -28,6 +28,10 @@ class CellIndex {
   void changed(int64_t begin, int64_t end);
 
   // --- reading ------------------------------------------------------------------------------
+  /// Equal where two indexes have seen the same cells written in the same order: then their stamps
+  /// are equal, too.
+  uint64_t history() const { return history_; }
+
   /// When the cell was last written; larger is later, 0 is never.
   uint64_t stamp(int64_t cell) const { return stamps_[static_cast<size_t>(cell)]; }
 
@@ -47,6 +51,7 @@ class CellIndex {
 
  private:
   void summarise(int64_t block);
+  void remember(int64_t begin, int64_t end);
 
   static constexpr int kBlock = 64;
   std::vector<uint64_t> stamps_;  ///< [cell]
@@ -54,6 +59,7 @@ class CellIndex {
   std::vector<uint64_t> newest_;  ///< [block] largest stamp
   std::vector<uint64_t> oldest_;  ///< [block] smallest stamp
   uint64_t clock_ = 0;
+  uint64_t history_ = 0;
 };
 
 /// What one method keeps beside the keys of one layer.

@@ -17,6 +17,7 @@
 namespace hata {
 
 struct KeptMass;
+struct Window;
 
 /// How many keys a row may attend to, forced ones counted in.
 struct Budget {
@@ -154,6 +155,10 @@ class Selector {
 
   /// What trained weights say of a layer's needs; nullptr: nothing.
   virtual std::shared_ptr<const KeptMass> kept_mass(int /*layer*/) const { return nullptr; }
+
+  /// The keys that it always keeps, where it chooses all others by a CodeStore's codes and lengths
+  /// alone: then a device can do the same. nullptr: it does something else.
+  virtual const Window* by_codes_alone() const { return nullptr; }
 
   /// What it keeps for a layer of `n_cells` cells (that it can serve); nullptr where it keeps
   /// nothing.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ggml/device_inputs.h"
+
 namespace hata::host {
 
 Cache::Cache(const LayerMethod& method, const Attention& a, Range range, uint64_t made_in)
@@ -97,18 +99,18 @@ void Caches::graph_writes(const Real& real, const Ops& ops, ggml_cgraph* graph, 
     const ggml_tensor* node = nodes[i];
     if (ops.is_empty(node->op)) continue;
     const Range range = Range::of(node->data, real.ggml_nbytes(node));
-    if (range.overlaps(hull_)) node_writes(ops, node, range, i, number);
+    if (range.overlaps(hull_)) node_writes(real, ops, node, range, i, number);
   }
 }
 
-void Caches::node_writes(const Ops& ops, const ggml_tensor* node, const Range& range, int i,
-                         uint64_t graph) {
+void Caches::node_writes(const Real& real, const Ops& ops, const ggml_tensor* node,
+                         const Range& range, int i, uint64_t graph) {
   for_each_in(range, [&](Cache& cache, int64_t begin, int64_t end) {
     if (cache.graph != graph) cache.rows_unknown = false;
     cache.graph = graph;
     cache.last_write = i;
     if (node->op == ops.set_rows) {
-      mark_rows(cache, ops, node);
+      mark_rows(real, cache, ops, node);
     } else if (node->op == ops.rope || node->op == ops.cpy) {
       cache.data.index.changed(begin, end);  // a context shift
     } else {
@@ -118,10 +120,11 @@ void Caches::node_writes(const Ops& ops, const ggml_tensor* node, const Range& r
 }
 
 // SET_ROWS writes the rows that its index tensor names.
-void Caches::mark_rows(Cache& cache, const Ops& ops, const ggml_tensor* node) {
+void Caches::mark_rows(const Real& real, Cache& cache, const Ops& ops, const ggml_tensor* node) {
   const ggml_tensor* rows = node->src[1];
   const bool known = rows->op == ops.none && node->nb[1] == cache.row_bytes && node->ne[2] == 1 &&
-                     node->ne[3] == 1 && rows->ne[1] == 1 && rows->ne[2] == 1;
+                     node->ne[3] == 1 && rows->ne[1] == 1 && rows->ne[2] == 1 &&
+                     read_rows(real, rows);
   if (!known) {
     cache.rows_unknown = true;
     return;
@@ -129,14 +132,25 @@ void Caches::mark_rows(Cache& cache, const Ops& ops, const ggml_tensor* node) {
   const int64_t first = (static_cast<const std::byte*>(node->data) - cache.keys.begin) /
                         static_cast<int64_t>(cache.row_bytes);
   cells_.clear();
-  for (int64_t i = 0; i < rows->ne[0]; ++i) {
-    const auto* at = static_cast<const std::byte*>(rows->data) + i * rows->nb[0];
-    const int64_t row = rows->type == GGML_TYPE_I64 ? *reinterpret_cast<const int64_t*>(at)
-                                                    : *reinterpret_cast<const int32_t*>(at);
+  for (const int64_t row : rows_) {
     const int64_t cell = first + row;
     if (cell >= 0 && cell < cache.n_cells()) cells_.push_back(cell);
   }
   cache.data.index.written(cells_);
+}
+
+bool Caches::read_rows(const Real& real, const ggml_tensor* rows) {
+  const ggml_backend_buffer_t buffer = root_of(rows)->buffer;
+  if (buffer != nullptr && !real.ggml_backend_buffer_is_host(buffer)) {
+    return inputs_ != nullptr && inputs_->numbers(real, rows, rows_);
+  }
+  rows_.clear();
+  for (int64_t i = 0; i < rows->ne[0]; ++i) {
+    const auto* at = static_cast<const std::byte*>(rows->data) + i * rows->nb[0];
+    rows_.push_back(rows->type == GGML_TYPE_I64 ? *reinterpret_cast<const int64_t*>(at)
+                                                : *reinterpret_cast<const int32_t*>(at));
+  }
+  return true;
 }
 
 void Caches::end_of_graph(uint64_t number) {

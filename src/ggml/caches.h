@@ -15,6 +15,8 @@
 
 namespace hata::host {
 
+class DeviceInputs;
+
 /// Bytes [begin, end) of memory.
 struct Range {
   const std::byte* begin = nullptr;
@@ -67,6 +69,9 @@ struct Cache {
 /// date by the next sparse step.
 class Caches {
  public:
+  /// inputs: tells the cells that a device's graphs write.
+  explicit Caches(const DeviceInputs* inputs = nullptr) : inputs_(inputs) {}
+
   /// Cheap, for the many calls that come before there is a cache.
   bool empty() const { return empty_.load(std::memory_order_relaxed); }
 
@@ -97,15 +102,17 @@ class Caches {
   void forget_in(const Range& range);
   template <class Fn>
   void for_each_in(const Range& range, Fn&& fn);
-  void node_writes(const Ops& ops, const ggml_tensor* node, const Range& range, int i,
-                   uint64_t graph);
-  void mark_rows(Cache& cache, const Ops& ops, const ggml_tensor* node);
+  void node_writes(const Real& real, const Ops& ops, const ggml_tensor* node, const Range& range,
+                   int i, uint64_t graph);
+  void mark_rows(const Real& real, Cache& cache, const Ops& ops, const ggml_tensor* node);
+  bool read_rows(const Real& real, const ggml_tensor* rows);
   void update_hull();
   size_t sum_bytes() const;
 
+  const DeviceInputs* inputs_;
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<Cache>> caches_;  ///< by address, disjoint
-  std::vector<int64_t> cells_;
+  std::vector<int64_t> rows_, cells_;
   Range hull_;  ///< from the first cache to the last
   std::atomic<bool> empty_{true};
   std::atomic<size_t> peak_bytes_{0};

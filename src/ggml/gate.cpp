@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <utility>
@@ -147,8 +148,10 @@ bool SelfTest::run() {
   Graph g(real_, device_);
   if (g.buffer == nullptr || g.scheduler == nullptr) return fail("no memory for a tiny graph");
   graph_ = &g;
-  const bool passed = check_tensors(g) && check_operations(g) && check_attention(g) &&
-                      check_custom_node(g) && check_writes(g);
+  bool passed =
+      check_tensors(g) && check_operations(g) && check_attention(g) && check_custom_node(g);
+  if (passed) check_parts(g);
+  passed = passed && check_writes(g);
   graph_ = nullptr;
   return passed;
 }
@@ -256,12 +259,15 @@ ggml_status SelfTest::compute(ggml_backend_t backend, ggml_cgraph* graph) {
 
 bool SelfTest::check_custom_node(Graph& g) {
   g.fill();
+  layout_ = GraphLayout::learn(real_);
+  const auto before = GraphLayout::bytes_of(g.graph);
   const ggml_status status = real_.ggml_backend_sched_graph_compute(g.scheduler, g.graph);
   if (fired_[static_cast<size_t>(Hook::ggml_backend_graph_compute_async)] == 0) {
     return fail(
         "ggml's scheduler computes graphs past ggml_backend_graph_compute_async (a build "
         "that binds its own calls?)");
   }
+  layout_.learn_uid(before, g.graph);
   int calls = 0;
   bool once_each = g.threads >= 1 && g.threads <= kThreads;
   for (int i = 0; i < kThreads; ++i) {
@@ -273,6 +279,35 @@ bool SelfTest::check_custom_node(Graph& g) {
                    static_cast<const float*>(g.after->data)[kHeadDim - 1] == 2 * kMarkValue &&
                    written[0] == kHalfOne && g.attention->op == ops_.flash_attn;
   return ran || fail("a custom node does not run as expected");
+}
+
+// Up to the attention node, then from there on.
+void SelfTest::check_parts(Graph& g) {
+  if (!layout_.known()) return;
+  g.fill();
+  const int n = real_.ggml_graph_n_nodes(g.graph);
+  const auto index = [&](const ggml_tensor* node) {
+    return static_cast<int>(
+        std::find(real_.ggml_graph_nodes(g.graph), real_.ggml_graph_nodes(g.graph) + n, node) -
+        real_.ggml_graph_nodes(g.graph));
+  };
+  const int at = index(g.attention), write = index(g.write);
+  auto* out = static_cast<float*>(g.attention->data);
+  auto* keys = static_cast<uint16_t*>(g.keys->data) + kWrittenCell * kHeadDim;
+  *out = kMarkValue;
+  bool fits = write < at && at < n;
+  const auto compute = [&](int first, int count) {
+    const GraphPart part(layout_, g.graph, first, count);
+    fits = fits && real_.ggml_graph_n_nodes(g.graph) == count &&
+           real_.ggml_backend_graph_compute_async(g.backend, g.graph) == GGML_STATUS_SUCCESS;
+  };
+  if (fits) compute(0, at);
+  fits = fits && *out == kMarkValue && *keys == kHalfOne;
+  *keys = 0;
+  if (fits) compute(at, n - at);
+  fits = fits && *static_cast<float*>(g.after->data) == 0.0f && *keys == 0 &&
+         real_.ggml_graph_n_nodes(g.graph) == n;
+  if (!fits) layout_ = {};
 }
 
 bool SelfTest::wrote(Hook hook, const void* address) {

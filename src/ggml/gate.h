@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 
+#include "ggml/graph_cut.h"
 #include "ggml/node.h"
 #include "ggml/real.h"
 
@@ -28,6 +29,8 @@ class SelfTest {
   bool run();
   const std::string& failure() const { return failure_; }
   const Ops& ops() const { return ops_; }
+  /// Known only where parts of graphs can be computed: a device needs it, the CPU does not.
+  const GraphLayout& layout() const { return layout_; }
 
   /// The test that runs on this thread, or nullptr.
   static SelfTest* running();
@@ -48,6 +51,7 @@ class SelfTest {
   bool check_attention(Graph& g);
   bool check_custom_node(Graph& g);
   bool check_writes(Graph& g);
+  void check_parts(Graph& g);
   bool learn(ggml_op& op, const ggml_tensor* node, const char* name);
   bool wrote(Hook hook, const void* address);
 
@@ -55,6 +59,7 @@ class SelfTest {
   ggml_backend_dev_t device_;
   std::string failure_;
   Ops ops_{};
+  GraphLayout layout_;
   std::array<int, static_cast<size_t>(Hook::count)> fired_{};
   const void* written_ = nullptr;
   Graph* graph_ = nullptr;

@@ -8,6 +8,22 @@
 #include "methods/totals.h"
 
 namespace hata::host {
+namespace {
+
+// The bytes of a tensor, wherever it lies.
+bool read_tensor(const Real& real, const ggml_tensor* tensor, std::string& bytes) {
+  if (tensor->buffer == nullptr) return false;
+  bytes.resize(real.ggml_nbytes(tensor));
+  if (real.ggml_backend_buffer_is_host(tensor->buffer)) {
+    bytes.assign(static_cast<const char*>(tensor->data), bytes.size());
+    return true;
+  }
+  if (!real.missing_on_device.empty()) return false;
+  real.ggml_backend_tensor_get(tensor, bytes.data(), 0, bytes.size());
+  return true;
+}
+
+}  // namespace
 
 GraphRun::GraphRun(std::shared_ptr<const Config> config, const Shared& shared)
     : config_(std::move(config)), shared_(shared), decoder_(config_->selector) {}
@@ -84,8 +100,9 @@ Reason GraphRun::qualifies(ggml_tensor* node, Attention& attention) const {
 
 std::shared_ptr<Cache> GraphRun::cache_for(const Attention& attention) {
   if (is_dense(attention) && !config_->options.observe) return nullptr;
-  auto cache = shared_.caches.get([&] { return method_for(attention); }, config_->generation,
-                                  attention, shared_.real.ggml_nbytes(attention.cache));
+  auto cache = shared_.caches.get(
+      [&] { return method_for_layer(shared_, *config_, nodes_, attention.layer); },
+      config_->generation, attention, shared_.real.ggml_nbytes(attention.cache));
   if (config_->options.huge_pages && !cache->in_huge_pages) {
     cache->in_huge_pages = true;
     const ggml_tensor* values = attention.node->src[2];
@@ -109,28 +126,26 @@ std::shared_ptr<Cache> GraphRun::cache_for(const Attention& attention) {
   return cache;
 }
 
-// The method for a layer whose codes are made anew: with the trained weights of its model, which is
-// told by the norm before the attention.
-LayerMethod GraphRun::method_for(const Attention& attention) const {
-  const Options& options = config_->options;
-  const std::string name = "blk." + std::to_string(attention.layer) + ".attn_norm.weight";
-  HataOptions hata = config_->hata;
-  for (const ggml_tensor* node : nodes_) {
+LayerMethod method_for_layer(const Shared& shared, const Config& config,
+                             std::span<ggml_tensor* const> nodes, int layer) {
+  const Options& options = config.options;
+  const std::string name = "blk." + std::to_string(layer) + ".attn_norm.weight";
+  HataOptions hata = config.hata;
+  for (const ggml_tensor* node : nodes) {
     const ggml_tensor* norm = node->src[1];
     if (norm == nullptr || name != norm->name) continue;
-    if (!shared_.real.ggml_backend_buffer_is_host(norm->buffer)) break;
-    const std::string_view bytes(static_cast<const char*>(norm->data),
-                                 shared_.real.ggml_nbytes(norm));
-    const ModelWeights model = shared_.models.of(name, bytes, options.weights == kAutoWeights);
+    std::string bytes;
+    if (!read_tensor(shared.real, norm, bytes)) break;
+    const ModelWeights model = shared.models.of(name, bytes, options.weights == kAutoWeights);
     hata.model = model.fingerprint;
     if (hata.weights == nullptr) hata.weights = model.weights;
     break;
   }
-  const bool dense = options.dense_layers.has(attention.layer, hata.weights.get());
+  const bool dense = options.dense_layers.has(layer, hata.weights.get());
   const LayerMethod method{make_selector(options.method, hata), dense};
   const bool needs = options.rule.budget.mass > 0.0 && method.selector->sparse() && !dense;
-  if (needs && method.selector->kept_mass(attention.layer) == nullptr) {
-    shared_.reasons.add(Reason::needs);
+  if (needs && method.selector->kept_mass(layer) == nullptr) {
+    shared.reasons.add(Reason::needs);
     return {make_selector("dense", hata), true};
   }
   return dense ? LayerMethod{make_selector("dense", hata), true} : method;

@@ -42,6 +42,11 @@ struct Shared {
   const InspectorCall& prefill_inspector;
 };
 
+/// The method for a layer whose codes are made anew: with the trained weights of its model, which
+/// is told by the norm before the attention, one of the graph's nodes.
+LayerMethod method_for_layer(const Shared& shared, const Config& config,
+                             std::span<ggml_tensor* const> nodes, int layer);
+
 /// Kept from graph to graph, so that the steady state allocates nothing; used by one at a time.
 class GraphRun {
  public:
@@ -88,7 +93,6 @@ class GraphRun {
   Reason in_the_way(const Candidate& candidate) const;
   Reason qualifies(ggml_tensor* node, Attention& attention) const;
   std::shared_ptr<Cache> cache_for(const Attention& attention);
-  LayerMethod method_for(const Attention& attention) const;
   Task& next_task();
   void prepare(Task& task);
   void run_prefill(const Task& task, const Step& step, const Worker& worker);

@@ -37,9 +37,26 @@ void mark_copy(Hook hook, const Real& real, const ggml_tensor* dst) {
   mark_write(hook, dst, 0, dst != nullptr ? real.ggml_nbytes(dst) : 0);
 }
 
+// Inputs of a device's graphs are remembered as they go there; what else writes makes us forget.
+void see_input(const Real& real, const ggml_tensor* tensor, const void* data, size_t offset,
+               size_t size) {
+  if (SelfTest::running() != nullptr) return;
+  Host::get().device_inputs().written(real, tensor, data, offset, size);
+}
+
+void forget_input(const Real& real, const ggml_tensor* tensor) {
+  if (SelfTest::running() != nullptr || tensor == nullptr || tensor->data == nullptr) return;
+  Host::get().device_inputs().forget(Range::of(tensor->data, real.ggml_nbytes(tensor)));
+}
+
 Range bytes_of(const Real& real, ggml_backend_buffer_t buffer) {
   return Range::of(real.ggml_backend_buffer_get_base(buffer),
                    real.ggml_backend_buffer_get_size(buffer));
+}
+
+void forget_inputs(const Real& real, ggml_backend_buffer_t buffer) {
+  hata::host::DeviceInputs& inputs = Host::get().device_inputs();
+  if (!inputs.empty() && buffer != nullptr) inputs.forget(bytes_of(real, buffer));
 }
 
 }  // namespace
@@ -61,6 +78,7 @@ HATA_EXPORT void ggml_backend_tensor_set(ggml_tensor* tensor, const void* data, 
                                          size_t size) {
   const Real& real = real_for(HATA_CALLER);
   mark_write(Hook::ggml_backend_tensor_set, tensor, offset, size);
+  see_input(real, tensor, data, offset, size);
   real.ggml_backend_tensor_set(tensor, data, offset, size);
 }
 
@@ -68,6 +86,7 @@ HATA_EXPORT void ggml_backend_tensor_set_async(ggml_backend_t backend, ggml_tens
                                                const void* data, size_t offset, size_t size) {
   const Real& real = real_for(HATA_CALLER);
   mark_write(Hook::ggml_backend_tensor_set_async, tensor, offset, size);
+  see_input(real, tensor, data, offset, size);
   real.ggml_backend_tensor_set_async(backend, tensor, data, offset, size);
 }
 
@@ -76,6 +95,7 @@ HATA_EXPORT void ggml_backend_tensor_set_2d(ggml_tensor* tensor, const void* dat
                                             size_t stride_data) {
   const Real& real = real_for(HATA_CALLER);
   mark_write_2d(Hook::ggml_backend_tensor_set_2d, tensor, offset, size, n_copies, stride_tensor);
+  forget_input(real, tensor);
   real.ggml_backend_tensor_set_2d(tensor, data, offset, size, n_copies, stride_tensor, stride_data);
 }
 
@@ -86,6 +106,7 @@ HATA_EXPORT void ggml_backend_tensor_set_2d_async(ggml_backend_t backend, ggml_t
   const Real& real = real_for(HATA_CALLER);
   mark_write_2d(Hook::ggml_backend_tensor_set_2d_async, tensor, offset, size, n_copies,
                 stride_tensor);
+  forget_input(real, tensor);
   real.ggml_backend_tensor_set_2d_async(backend, tensor, data, offset, size, n_copies,
                                         stride_tensor, stride_data);
 }
@@ -94,12 +115,14 @@ HATA_EXPORT void ggml_backend_tensor_memset(ggml_tensor* tensor, uint8_t value, 
                                             size_t size) {
   const Real& real = real_for(HATA_CALLER);
   mark_write(Hook::ggml_backend_tensor_memset, tensor, offset, size);
+  forget_input(real, tensor);
   real.ggml_backend_tensor_memset(tensor, value, offset, size);
 }
 
 HATA_EXPORT void ggml_backend_tensor_copy(const ggml_tensor* src, ggml_tensor* dst) {
   const Real& real = real_for(HATA_CALLER);
   mark_copy(Hook::ggml_backend_tensor_copy, real, dst);
+  forget_input(real, dst);
   real.ggml_backend_tensor_copy(src, dst);
 }
 
@@ -108,12 +131,14 @@ HATA_EXPORT void ggml_backend_tensor_copy_async(ggml_backend_t backend_src,
                                                 ggml_tensor* dst) {
   const Real& real = real_for(HATA_CALLER);
   mark_copy(Hook::ggml_backend_tensor_copy_async, real, dst);
+  forget_input(real, dst);
   real.ggml_backend_tensor_copy_async(backend_src, backend_dst, src, dst);
 }
 
 HATA_EXPORT bool ggml_backend_buffer_copy_tensor(const ggml_tensor* src, ggml_tensor* dst) {
   const Real& real = real_for(HATA_CALLER);
   mark_copy(Hook::ggml_backend_buffer_copy_tensor, real, dst);
+  forget_input(real, dst);
   return real.ggml_backend_buffer_copy_tensor(src, dst);
 }
 
@@ -121,6 +146,7 @@ HATA_EXPORT void ggml_backend_buffer_clear(ggml_backend_buffer_t buffer, uint8_t
   const Real& real = real_for(HATA_CALLER);
   Caches& caches = Host::get().caches();
   if (!caches.empty() && buffer != nullptr) caches.written(bytes_of(real, buffer));
+  forget_inputs(real, buffer);
   real.ggml_backend_buffer_clear(buffer, value);
 }
 
@@ -129,6 +155,7 @@ HATA_EXPORT void ggml_backend_buffer_free(ggml_backend_buffer_t buffer) {
   if (SelfTest* test = SelfTest::running()) test->fired(Hook::ggml_backend_buffer_free);
   Caches& caches = Host::get().caches();
   if (!caches.empty() && buffer != nullptr) caches.forget(bytes_of(real, buffer));
+  forget_inputs(real, buffer);
   real.ggml_backend_buffer_free(buffer);
 }
 

@@ -22,6 +22,12 @@ bool same_store(const Options& a, const Options& b) {
          (a.rule.budget.mass > 0.0) == (b.rule.budget.mass > 0.0);
 }
 
+bool is_cuda(const Real& real, ggml_backend_dev_t device) {
+  if (real.ggml_backend_reg_name == nullptr) return false;
+  ggml_backend_reg_t reg = real.ggml_backend_dev_backend_reg(device);
+  return reg != nullptr && std::string_view(real.ggml_backend_reg_name(reg)) == "CUDA";
+}
+
 /// The CPU of the loaded ggml; its backends may have to be loaded first.
 ggml_backend_dev_t cpu_device() {
   const auto by_type = reinterpret_cast<decltype(&ggml_backend_dev_by_type)>(
@@ -80,6 +86,7 @@ void Host::set_config(const Options& options) {
   config_ = std::move(config);
   bad_options_.clear();
   idle_runs_.clear();
+  idle_device_runs_.clear();
   set_quiet(options.quiet);
   if (options.stats) print_stats_on_signal();
 }
@@ -87,7 +94,7 @@ void Host::set_config(const Options& options) {
 // --- the gate ---------------------------------------------------------------------------------
 
 Host::Gate Host::test(const Real& real, ggml_backend_dev_t cpu) {
-  Gate gate{.real = &real, .passed = false, .failure = {}, .ops = {}};
+  Gate gate{.real = &real, .passed = false, .failure = {}, .ops = {}, .layout = {}};
   if (cpu == nullptr) cpu = cpu_device();
   if (cpu == nullptr) {
     gate.failure = "ggml has no CPU device";
@@ -97,6 +104,7 @@ Host::Gate Host::test(const Real& real, ggml_backend_dev_t cpu) {
   gate.passed = test.run();
   gate.failure = test.failure();
   gate.ops = test.ops();
+  gate.layout = test.layout();
   return gate;
 }
 
@@ -161,11 +169,12 @@ ggml_status Host::compute(const Real& real, ggml_backend_t backend, ggml_cgraph*
   const bool on_cpu = real.ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU;
   const Gate* tested = gate(real, on_cpu ? device : nullptr);
   if (!tested->passed) return real.ggml_backend_graph_compute_async(backend, graph);
-  if (!on_cpu) {
+  const bool on_device = on_cpu ? CudaLibrary::stand_in() : is_cuda(real, device);
+  if (!on_cpu && !on_device) {
     note_device(*tested, backend, graph);
     return real.ggml_backend_graph_compute_async(backend, graph);
   }
-  return run(*tested, std::move(now), backend, graph);
+  return run(*tested, std::move(now), backend, graph, on_device);
 }
 
 void Host::note_device(const Gate& gate, ggml_backend_t backend, ggml_cgraph* graph) {
@@ -180,8 +189,18 @@ void Host::note_device(const Gate& gate, ggml_backend_t backend, ggml_cgraph* gr
   }
 }
 
+Shared Host::shared(const Gate& gate) {
+  return {.real = *gate.real,
+          .ops = gate.ops,
+          .caches = caches_,
+          .models = models_,
+          .reasons = reasons_,
+          .inspector = inspector_,
+          .prefill_inspector = prefill_inspector_};
+}
+
 ggml_status Host::run(const Gate& gate, std::shared_ptr<const Config> config,
-                      ggml_backend_t backend, ggml_cgraph* graph) {
+                      ggml_backend_t backend, ggml_cgraph* graph, bool on_device) {
   const Real& real = *gate.real;
   const uint64_t number = next_graph_.fetch_add(1, std::memory_order_relaxed);
   if (config->options.hands_off()) {
@@ -190,38 +209,55 @@ ggml_status Host::run(const Gate& gate, std::shared_ptr<const Config> config,
     caches_.end_of_graph(number);
     return status;
   }
-  auto run = take_run(gate, config);
+  return on_device ? run_on_device(gate, config, backend, graph, number)
+                   : run_on_cpu(gate, config, backend, graph, number);
+}
+
+ggml_status Host::run_on_cpu(const Gate& gate, const std::shared_ptr<const Config>& config,
+                             ggml_backend_t backend, ggml_cgraph* graph, uint64_t number) {
+  auto run = take_idle(idle_runs_, *config);
+  if (run == nullptr) run = std::make_unique<GraphRun>(config, shared(gate));
   run->begin(graph, number);
-  const ggml_status status = real.ggml_backend_graph_compute_async(backend, graph);
+  const ggml_status status = gate.real->ggml_backend_graph_compute_async(backend, graph);
   run->end();
-  give_back(std::move(run));
+  {
+    const std::lock_guard lock(mutex_);
+    totals_.prefill += run->prefill_counters();
+  }
+  give_back(idle_runs_, std::move(run));
   return status;
 }
 
-std::unique_ptr<GraphRun> Host::take_run(const Gate& gate,
-                                         const std::shared_ptr<const Config>& config) {
+ggml_status Host::run_on_device(const Gate& gate, const std::shared_ptr<const Config>& config,
+                                ggml_backend_t backend, ggml_cgraph* graph, uint64_t number) {
+  auto run = take_idle(idle_device_runs_, *config);
+  if (run == nullptr) {
+    run = std::make_unique<DeviceRun>(config, shared(gate), gate.layout, device_inputs_);
+  }
+  const ggml_status status = run->compute(backend, graph, number);
   {
     const std::lock_guard lock(mutex_);
-    if (!idle_runs_.empty() && &idle_runs_.back()->config() == config.get()) {
-      auto run = std::move(idle_runs_.back());
-      idle_runs_.pop_back();
-      return run;
-    }
+    totals_.device_steps += run->sparse_steps();
   }
-  return std::make_unique<GraphRun>(config, Shared{.real = *gate.real,
-                                                   .ops = gate.ops,
-                                                   .caches = caches_,
-                                                   .models = models_,
-                                                   .reasons = reasons_,
-                                                   .inspector = inspector_,
-                                                   .prefill_inspector = prefill_inspector_});
+  give_back(idle_device_runs_, std::move(run));
+  return status;
 }
 
-void Host::give_back(std::unique_ptr<GraphRun> run) {
+template <class Run>
+std::unique_ptr<Run> Host::take_idle(std::vector<std::unique_ptr<Run>>& idle,
+                                     const Config& config) {
+  const std::lock_guard lock(mutex_);
+  if (idle.empty() || &idle.back()->config() != &config) return nullptr;
+  auto run = std::move(idle.back());
+  idle.pop_back();
+  return run;
+}
+
+template <class Run>
+void Host::give_back(std::vector<std::unique_ptr<Run>>& idle, std::unique_ptr<Run> run) {
   const VerifyCounts found = run->take_verify_counts();
   const std::lock_guard lock(mutex_);
   totals_.stages += run->counters();
-  totals_.prefill += run->prefill_counters();
   totals_.sparse_steps += run->sparse_steps();
   totals_.dense_steps += run->dense_steps();
   totals_.verify += found;
@@ -230,7 +266,7 @@ void Host::give_back(std::unique_ptr<GraphRun> run) {
     ++stale_lines_;
     say("VERIFY FAILED: " + std::to_string(found.stale) + " stale codes in one graph");
   }
-  if (&run->config() == config_.get()) idle_runs_.push_back(std::move(run));
+  if (&run->config() == config_.get()) idle.push_back(std::move(run));
 }
 
 // A plan's graph is not seen: any key may have been written.

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "ggml/caches.h"
+#include "ggml/device_inputs.h"
+#include "ggml/device_run.h"
 #include "ggml/gate.h"
 #include "ggml/graph_run.h"
 #include "ggml/models.h"
@@ -27,6 +29,7 @@ class Host {
   ggml_status compute(const Real& real, ggml_backend_t backend, ggml_cgraph* graph);
   void plan_compute();
   Caches& caches() { return caches_; }
+  DeviceInputs& device_inputs() { return device_inputs_; }
   void model_opened(const char* path);
 
   // --- from the C interface -------------------------------------------------------------------
@@ -49,6 +52,7 @@ class Host {
     bool passed = false;
     std::string failure;
     Ops ops{};
+    GraphLayout layout{};
   };
 
   Stats stats();
@@ -57,16 +61,24 @@ class Host {
   /// cpu: the device to test with; nullptr: ggml's registry is asked for it.
   const Gate* gate(const Real& real, ggml_backend_dev_t cpu);
   Gate test(const Real& real, ggml_backend_dev_t cpu);
+  Shared shared(const Gate& gate);
   ggml_status run(const Gate& gate, std::shared_ptr<const Config> config, ggml_backend_t backend,
-                  ggml_cgraph* graph);
-  std::unique_ptr<GraphRun> take_run(const Gate& gate, const std::shared_ptr<const Config>& config);
-  void give_back(std::unique_ptr<GraphRun> run);
+                  ggml_cgraph* graph, bool on_device);
+  ggml_status run_on_cpu(const Gate& gate, const std::shared_ptr<const Config>& config,
+                         ggml_backend_t backend, ggml_cgraph* graph, uint64_t number);
+  ggml_status run_on_device(const Gate& gate, const std::shared_ptr<const Config>& config,
+                            ggml_backend_t backend, ggml_cgraph* graph, uint64_t number);
+  template <class Run>
+  std::unique_ptr<Run> take_idle(std::vector<std::unique_ptr<Run>>& idle, const Config& config);
+  template <class Run>
+  void give_back(std::vector<std::unique_ptr<Run>>& idle, std::unique_ptr<Run> run);
   void note_device(const Gate& gate, ggml_backend_t backend, ggml_cgraph* graph);
 
   std::mutex mutex_;
   std::shared_ptr<const Config> config_;
   std::string bad_options_;
   std::vector<std::unique_ptr<GraphRun>> idle_runs_;
+  std::vector<std::unique_ptr<DeviceRun>> idle_device_runs_;
   Totals totals_;
   int stale_lines_ = 0;
   Models models_;
@@ -77,7 +89,8 @@ class Host {
   std::atomic<const Gate*> tested_{nullptr};
   std::atomic<bool> several_told_{false};
 
-  Caches caches_;
+  DeviceInputs device_inputs_;
+  Caches caches_{&device_inputs_};
   Reasons reasons_;
   InspectorCall inspector_, prefill_inspector_;
 };

@@ -67,10 +67,10 @@ void keep_loaded(const Object& object) {
 }
 
 template <class Fn>
-void bind(Real& real, const Object& object, const char* name, Fn*& function) {
+void bind(std::string& missing, const Object& object, const char* name, Fn*& function) {
   void* found = lookup(object, name);
   function = object.holds(found) ? reinterpret_cast<Fn*>(found) : nullptr;
-  if (function == nullptr && real.missing.empty()) real.missing = name;
+  if (function == nullptr && missing.empty()) missing = name;
 }
 
 /// The copies of ggml in this process, and which caller uses which. Never destroyed.
@@ -126,9 +126,12 @@ class Registry {
       keep_loaded(object);
       auto real = std::make_unique<Real>();
       real->path = object.name;
-#define HATA_BIND(name) bind(*real, object, #name, real->name);
+#define HATA_BIND(name) bind(real->missing, object, #name, real->name);
       HATA_HOOKED_FUNCTIONS(HATA_BIND)
       HATA_USED_FUNCTIONS(HATA_BIND)
+#undef HATA_BIND
+#define HATA_BIND(name) bind(real->missing_on_device, object, #name, real->name);
+      HATA_DEVICE_FUNCTIONS(HATA_BIND)
 #undef HATA_BIND
       copies_.push_back({object, std::move(real)});
     }

@@ -76,6 +76,18 @@ bool ggml_backend_buffer_copy_tensor(const ggml_tensor* src, ggml_tensor* dst);
   X(ggml_backend_sched_new)             \
   X(ggml_backend_sched_free)            \
   X(ggml_backend_sched_graph_compute)
+
+/// Those that attention on a device needs besides.
+#define HATA_DEVICE_FUNCTIONS(X)        \
+  X(ggml_nelements)                     \
+  X(ggml_backend_reg_name)              \
+  X(ggml_backend_buffer_get_usage)      \
+  X(ggml_backend_tensor_get)            \
+  X(ggml_backend_synchronize)           \
+  X(ggml_backend_event_new)             \
+  X(ggml_backend_event_free)            \
+  X(ggml_backend_event_record)          \
+  X(ggml_backend_event_wait)
 // clang-format on
 
 namespace hata::host {
@@ -85,9 +97,11 @@ struct Real {
 #define HATA_DECLARE(name) decltype(&::name) name = nullptr;
   HATA_HOOKED_FUNCTIONS(HATA_DECLARE)
   HATA_USED_FUNCTIONS(HATA_DECLARE)
+  HATA_DEVICE_FUNCTIONS(HATA_DECLARE)
 #undef HATA_DECLARE
-  std::string path;     ///< of the library that defines them
-  std::string missing;  ///< the first function that it lacks
+  std::string path;               ///< of the library that defines them
+  std::string missing;            ///< the first function that it lacks
+  std::string missing_on_device;  ///< of those that only a device needs
 };
 
 /// The copy of ggml that the code at `caller` uses. Found at the first call from each library.

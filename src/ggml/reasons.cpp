@@ -13,7 +13,7 @@ struct Text {
 constexpr Text kTexts[] = {
     {"none", ""},
     {"prefill", ""},
-    {"device", "attention on a device other than the CPU stays dense"},
+    {"device", "attention on a device that is neither the CPU nor CUDA stays dense"},
     {"no_flash_attention",
      "flash attention is off, so all layers stay dense; use -fa on (flash_attn=True)"},
     {"graph_plan", "a graph computed through a plan stays dense"},
@@ -35,6 +35,12 @@ constexpr Text kTexts[] = {
     {"needs",
      "budget=auto: layers stay dense whose needs no trained weights tell; train some (hata train), "
      "or give a number of keys"},
+    {"cuda", "attention on CUDA devices stays dense"},
+    {"cuda_method",
+     "layers on CUDA devices stay dense: there, keys are chosen by codes alone (method=hata, "
+     "hata-paper or random, without rerank)"},
+    {"cuda_inputs", "layers whose mask was not seen on its way to the device stay dense"},
+    {"cuda_failed", "a CUDA call failed, so a layer stays dense"},
 };
 static_assert(std::size(kTexts) == static_cast<size_t>(Reason::count));
 

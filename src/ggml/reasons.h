@@ -31,6 +31,10 @@ enum class Reason : uint8_t {
   unobserved,
   weights,
   needs,
+  cuda,
+  cuda_method,
+  cuda_inputs,
+  cuda_failed,
   count
 };
 

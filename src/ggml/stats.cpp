@@ -115,6 +115,7 @@ std::string to_json(const Stats& s) {
       .number("min_ctx", s.options.rule.min_ctx)
       .number("sparse_steps", s.totals.sparse_steps)
       .number("dense_steps", s.totals.dense_steps)
+      .number("device_steps", s.totals.device_steps)
       .number("sparse_rows", c.sparse_rows)
       .number("dense_rows", c.dense_rows)
       .number("keys_attended", c.keys_attended)
@@ -146,6 +147,9 @@ std::string to_text(const Stats& s) {
                      ms(c.encode_ns) + ", score " + ms(c.score_ns) + ", select " + ms(c.select_ns) +
                      ", attend " + ms(c.attend_ns) + "; codes held " +
                      mib(static_cast<int64_t>(s.peak_code_bytes));
+  if (s.totals.device_steps > 0) {
+    text += "; on CUDA " + std::to_string(s.totals.device_steps) + " sparse steps";
+  }
   const PrefillCounters& p = s.totals.prefill;
   if (p.steps > 0) {
     text += "; prefill " + std::to_string(p.steps) + " steps (" + std::to_string(p.rows) +

@@ -19,7 +19,8 @@ struct Totals {
   PrefillCounters prefill;
   VerifyCounts verify;
   int64_t sparse_steps = 0;  ///< attention nodes (per stream) with a sparse row
-  int64_t dense_steps = 0;   ///< attention nodes on our exact path
+  int64_t dense_steps = 0;   ///< attention nodes on our exact path, or ggml's on a device
+  int64_t device_steps = 0;  ///< those of the sparse ones that ran on a CUDA device
 };
 
 struct Stats {

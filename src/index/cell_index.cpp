@@ -57,7 +57,15 @@ CellIndex::CellIndex(int64_t n_cells)
     : stamps_(static_cast<size_t>(n_cells), 0),
       stale_(static_cast<size_t>((n_cells + kBlock - 1) / kBlock), kAllStale),
       newest_(stale_.size(), 0),
-      oldest_(stale_.size(), 0) {}
+      oldest_(stale_.size(), 0),
+      history_(static_cast<uint64_t>(n_cells)) {}
+
+void CellIndex::remember(int64_t begin, int64_t end) {
+  for (const int64_t value : {begin, end}) {
+    history_ = (history_ ^ static_cast<uint64_t>(value)) * 0x9E3779B97F4A7C15;
+    history_ ^= history_ >> 32;
+  }
+}
 
 void CellIndex::summarise(int64_t block) {
   const auto first = stamps_.begin() + block * kBlock;
@@ -72,12 +80,14 @@ void CellIndex::written(std::span<const int64_t> cells) {
     if (block >= 0 && cell / kBlock != block) summarise(block);
     block = cell / kBlock;
     stamps_[static_cast<size_t>(cell)] = ++clock_;
+    remember(cell, cell + 1);
     stale_[static_cast<size_t>(block)] |= uint64_t{1} << (cell % kBlock);
   }
   if (block >= 0) summarise(block);
 }
 
 void CellIndex::written(int64_t begin, int64_t end) {
+  remember(begin, end);
   for (int64_t cell = begin; cell < end; ++cell) stamps_[static_cast<size_t>(cell)] = ++clock_;
   for_blocks(begin, end, [&](int64_t block, uint64_t mask) {
     stale_[static_cast<size_t>(block)] |= mask;

@@ -4,13 +4,13 @@
 
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "core/q4.h"
 #include "hata/index.h"
 #include "hata/weights.h"
 #include "index/first_keys.h"
 #include "index/huge_buffer.h"
+#include "index/key_coder.h"
 
 namespace hata {
 
@@ -31,8 +31,9 @@ class CodeStore final : public KeyStore {
               const Worker& worker) override;
   bool matches(const CacheView& keys, int64_t cell) const override;
 
-  const Projection& projection() const { return weights_->projection; }
-  const Projection& query_projection() const { return weights_->of_queries(); }
+  const Projection& projection() const { return coder_.weights().projection; }
+  const Projection& query_projection() const { return coder_.weights().of_queries(); }
+  const KeyCoder& coder() const { return coder_; }
 
   /// Codes of one KV head, [cell][rbit / 64], from this cell on.
   const uint64_t* codes(int head, int64_t cell) const {
@@ -48,8 +49,6 @@ class CodeStore final : public KeyStore {
   }
 
  private:
-  bool measure_mean_length(const CacheView& keys, std::span<const int32_t> cells, int head);
-  void encode_keys(const CacheView& keys, int head, int64_t cell, int64_t n, uint64_t* out) const;
   void encode_run(const CacheView& keys, int head, int64_t cell, int64_t n);
   bool length_matches(const CacheView& keys, int head, int64_t cell) const;
   bool q4_key_matches(const CacheView& keys, int head, int64_t cell) const;
@@ -57,12 +56,11 @@ class CodeStore final : public KeyStore {
     return q4_keys_.as<uint8_t>() + (head * n_cells_ + cell) * q4_bytes(shape_.head_dim);
   }
 
-  std::shared_ptr<const LayerWeights> weights_;
+  KeyCoder coder_;
   HeadShape shape_;
   int64_t n_cells_;  ///< rounded up to 64: the score stage reads whole blocks
   Extras extras_;
   FirstKeys first_keys_;
-  std::vector<float> inv_unit_;  ///< [n_kv_heads] 8 / mean length
   HugeBuffer codes_;
   HugeBuffer lengths_;
   HugeBuffer q4_keys_;

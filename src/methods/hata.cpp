@@ -90,6 +90,10 @@ class Hata final : public Selector {
     return weights != nullptr ? weights->kept_mass : nullptr;
   }
 
+  const Window* by_codes_alone() const override {
+    return options_.rerank == 0 ? &window_ : nullptr;
+  }
+
   std::unique_ptr<KeyStore> make_store(int layer, const HeadShape& shape,
                                        int64_t n_cells) const override {
     auto weights = trained(layer);

@@ -1,0 +1,642 @@
+#include "ggml/device_run.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <string>
+
+#include "ggml/log.h"
+#include "methods/row_plan.h"
+#include "methods/sizes.h"
+
+namespace hata::host {
+namespace {
+
+constexpr int kQ = 0, kK = 1, kV = 2, kMask = 3;  // sources of an attention node
+constexpr int kMaxDeviceGroup = 16;
+constexpr int64_t kCellsMeasured = 2048;  // copied at first for mean lengths
+constexpr int64_t kBitWords = 4;          // rows of bits start on 16 bytes
+
+int64_t elements(size_t bytes) { return static_cast<int64_t>(bytes / sizeof(float)); }
+
+// Its events fork and join streams inside a graph, and know nothing of parts.
+bool graph_is_reordered() {
+  const char* value = std::getenv("GGML_CUDA_GRAPH_OPT");
+  return value != nullptr && std::atoi(value) == 1;
+}
+
+/// Whether row r of all streams starts r rows from the first.
+bool even(const ggml_tensor* tensor, int row_dim, int64_t n_rows, int64_t n_streams) {
+  return n_streams == 1 || tensor->nb[3] == static_cast<size_t>(n_rows) * tensor->nb[row_dim];
+}
+
+}  // namespace
+
+DeviceRun::DeviceRun(std::shared_ptr<const Config> config, const Shared& shared,
+                     const GraphLayout& layout, const DeviceInputs& inputs)
+    : config_(std::move(config)),
+      shared_(shared),
+      layout_(layout),
+      inputs_(inputs),
+      window_(config_->selector->by_codes_alone()) {}
+
+ggml_status DeviceRun::compute(ggml_backend_t backend, ggml_cgraph* graph, uint64_t number) {
+  const Real& real = shared_.real;
+  number_ = number;
+  nodes_ = {real.ggml_graph_nodes(graph), static_cast<size_t>(real.ggml_graph_n_nodes(graph))};
+  find_attention(backend);
+  shared_.caches.graph_writes(real, shared_.ops, graph, number);
+  plan_tasks();
+  const ggml_status status = tasks_.empty() ? real.ggml_backend_graph_compute_async(backend, graph)
+                                            : compute_parts(backend, graph);
+  tasks_.clear();
+  candidates_.clear();
+  masks_.clear();
+  for (size_t i = 0; i < n_plans_; ++i) plans_[i].mask.reset();
+  n_plans_ = 0;
+  shared_.caches.end_of_graph(number);
+  return status;
+}
+
+void DeviceRun::reset_counters() {
+  counters_ = {};
+  sparse_steps_ = dense_steps_ = 0;
+}
+
+VerifyCounts DeviceRun::take_verify_counts() {
+  VerifyCounts all;
+  for (Verifier& verifier : verifiers_) all += verifier.take_counts();
+  all.stale += std::exchange(wrong_masks_, 0);
+  return all;
+}
+
+// --- which nodes ------------------------------------------------------------------------------
+
+// The lane of the device where the graph's caches lie; nullptr: there is none, for unusable_.
+DeviceLane* DeviceRun::find_lane(ggml_backend_t backend, const ggml_tensor* cache) {
+  const Real& real = shared_.real;
+  ggml_backend_dev_t dev = real.ggml_backend_get_device(backend);
+  for (const auto& lane : lanes_) {
+    if (lane->dev() == dev) return lane.get();
+  }
+  if (!unusable_.empty()) return nullptr;
+  if (!real.missing_on_device.empty()) {
+    unusable_ = "this ggml has no function " + real.missing_on_device;
+  } else if (!layout_.known()) {
+    unusable_ = "graphs of this ggml cannot be computed in parts";
+  } else if (graph_is_reordered()) {
+    unusable_ = "GGML_CUDA_GRAPH_OPT=1 is set";
+  } else if (cuda_ == nullptr) {
+    cuda_ = CudaLibrary::get(unusable_);
+  }
+  if (!unusable_.empty()) return nullptr;
+  const int device = cuda_->hata_cuda_device_of(cache->data);
+  if (device < 0) {
+    unusable_ = std::string(cache->name) + " is not in the memory of a CUDA device";
+    return nullptr;
+  }
+  const OnCudaDevice on(*cuda_, device);
+  if (cuda_->hata_cuda_available() != HATA_CUDA_OK) {
+    unusable_ = cuda_->hata_cuda_error();
+    return nullptr;
+  }
+  try {
+    lanes_.push_back(std::make_unique<DeviceLane>(real, *cuda_, dev, device));
+  } catch (const std::bad_alloc&) {
+    unusable_ = std::string("no stream: ") + cuda_->hata_cuda_runtime_error();
+    return nullptr;
+  }
+  return lanes_.back().get();
+}
+
+// Caches are made before the writes are marked, and for a prefill, too (graph_run.cpp).
+void DeviceRun::find_attention(ggml_backend_t backend) {
+  candidates_.clear();
+  lane_ = nullptr;
+  for (int i = 0; i < static_cast<int>(nodes_.size()); ++i) {
+    ggml_tensor* node = nodes_[static_cast<size_t>(i)];
+    if (node->op == shared_.ops.mul_mat) {
+      if (cache_layer(root_of(node->src[0])->name) >= 0) {
+        shared_.reasons.add(Reason::no_flash_attention);
+      }
+      continue;
+    }
+    if (node->op != shared_.ops.flash_attn) continue;
+    Candidate candidate{.attention = {}, .cache = nullptr, .node = i};
+    Reason reason = qualifies(node, candidate.attention);
+    if (reason == Reason::none) {
+      lane_ = find_lane(backend, candidate.attention.cache);
+      if (lane_ == nullptr) {
+        shared_.reasons.add(Reason::cuda, [&] { return unusable_; });
+        continue;
+      }
+      candidate.cache = cache_for(candidate.attention);
+      if (candidate.cache != nullptr && !candidate.cache->dense &&
+          candidate.cache->data.why_dense.empty() && candidate.cache->data.store == nullptr) {
+        reason = Reason::memory;
+      }
+    }
+    if (reason != Reason::none) {
+      shared_.reasons.add(reason, [&] { return describe(shared_.real, reason, node); });
+      continue;
+    }
+    candidates_.push_back(std::move(candidate));
+  }
+}
+
+Reason DeviceRun::qualifies(ggml_tensor* node, Attention& attention) const {
+  const Reason reason = read_attention(shared_.ops, node, attention);
+  if (reason != Reason::none) return reason;
+  if (window_ == nullptr && config_->selector->sparse()) return Reason::cuda_method;
+  const HeadShape& s = attention.shape;
+  const bool known = (s.head_dim == 64 || s.head_dim == 80 || s.head_dim == 96 ||
+                      s.head_dim == 128 || s.head_dim == 256) &&
+                     s.n_q_heads % s.n_kv_heads == 0 && s.group() <= kMaxDeviceGroup;
+  if (!known) return Reason::shape;
+  // One stride serves keys and values, and one the rows of all streams.
+  const ggml_tensor *q = node->src[kQ], *k = node->src[kK], *v = node->src[kV];
+  const int64_t n_streams = attention.n_streams, cells = attention.cache->ne[1];
+  const auto offset = [](const ggml_tensor* view) {
+    return static_cast<const char*>(view->data) - static_cast<const char*>(root_of(view)->data);
+  };
+  const bool fits =
+      v->nb[1] == k->nb[1] && v->nb[2] == k->nb[2] && (n_streams == 1 || v->nb[3] == k->nb[3]) &&
+      offset(v) == offset(k) && k->nb[1] % 16 == 0 && k->nb[2] % 16 == 0 &&
+      even(q, 1, attention.n_rows, n_streams) && even(node, 2, attention.n_rows, n_streams) &&
+      cells % 64 == 0 && attention.first_cell % cells == 0 &&
+      (n_streams == 1 || attention.stream_cells % cells == 0);
+  return fits ? Reason::none : Reason::layout;
+}
+
+std::shared_ptr<Cache> DeviceRun::cache_for(const Attention& attention) {
+  if (is_dense(attention)) return nullptr;
+  const auto method = [&] {
+    LayerMethod on_host = method_for_layer(shared_, *config_, nodes_, attention.layer);
+    on_host.selector =
+        on_cuda(std::move(on_host.selector), *cuda_, lane_->device(), attention.cache->ne[1]);
+    return on_host;
+  };
+  auto cache = shared_.caches.get(method, config_->generation, attention,
+                                  shared_.real.ggml_nbytes(attention.cache));
+  if (!cache->data.why_dense.empty()) {
+    shared_.reasons.add(Reason::weights, [&] { return cache->data.why_dense; });
+  }
+  if (!config_->options.verify || cache->data.store == nullptr) {
+    cache->hashes.reset();
+  } else if (cache->hashes == nullptr) {
+    cache->hashes = std::make_unique<KeyHashes>(cache->n_cells());
+    cache->data.index.changed(0, cache->n_cells());
+  }
+  return cache;
+}
+
+bool DeviceRun::is_dense(const Attention& attention) const {
+  const DenseLayers& dense = config_->options.dense_layers;
+  return !config_->selector->sparse() || (!dense.automatic && dense.has(attention.layer, nullptr));
+}
+
+// --- which keys -------------------------------------------------------------------------------
+
+void DeviceRun::plan_tasks() {
+  for (const Candidate& candidate : candidates_) {
+    const Reason reason = plan_task(candidate);
+    if (reason != Reason::none) {
+      shared_.reasons.add(reason,
+                          [&] { return describe(shared_.real, reason, candidate.attention.node); });
+    }
+  }
+}
+
+Reason DeviceRun::plan_task(const Candidate& c) {
+  const Attention& a = c.attention;
+  if (a.n_rows > config_->options.max_rows) return Reason::prefill;
+  if (c.cache == nullptr || c.cache->dense || !c.cache->data.why_dense.empty()) {
+    dense_steps_ += a.n_streams;
+    counters_.dense_rows += a.n_rows * a.n_streams;
+    return Reason::none;
+  }
+  if (c.cache->graph == number_) {
+    if (c.cache->last_write > c.node) return Reason::written_after;
+    if (c.cache->rows_unknown) return Reason::computed_rows;
+  }
+  auto mask = mask_of(a);
+  if (mask == nullptr) return Reason::cuda_inputs;
+  Plan* plan = plan_for(c, std::move(mask));
+  for (int64_t s = 0; s < a.n_streams; ++s) ++(chooses(*plan, s) ? sparse_steps_ : dense_steps_);
+  if (plan->sparse) {
+    tasks_.push_back({.attention = a, .cache = c.cache, .node = c.node, .plan = plan});
+  }
+  count(a, *c.cache, *plan);
+  return Reason::none;
+}
+
+std::shared_ptr<const MaskBits> DeviceRun::mask_of(const Attention& a) {
+  const ggml_tensor* mask = a.node->src[kMask];
+  const int64_t n_kv = a.node->src[kK]->ne[1];
+  if (mask == nullptr) {
+    const std::vector<uint16_t> none(static_cast<size_t>(n_kv * a.n_rows * a.n_streams), 0);
+    return std::make_shared<MaskBits>(none.data(), n_kv, a.n_rows * a.n_streams);
+  }
+  for (const auto& [tensor, bits] : masks_) {
+    if (tensor == mask) return bits;
+  }
+  auto bits = inputs_.mask(shared_.real, mask);
+  if (bits == nullptr || bits->n_kv != n_kv) return nullptr;
+  const bool uneven = a.n_streams > 1 && mask->ne[1] != a.n_rows;
+  if (uneven && (bits->has_values || a.params.max_bias > 0.0f)) return nullptr;
+  masks_.emplace_back(mask, bits);
+  return bits;
+}
+
+DeviceRun::Plan* DeviceRun::plan_for(const Candidate& c, std::shared_ptr<const MaskBits> mask) {
+  const Attention& a = c.attention;
+  const KeptMass* kept = c.cache->data.kept_mass.get();
+  const uint64_t history = c.cache->data.index.history();
+  for (size_t i = 0; i < n_plans_; ++i) {
+    Plan& p = plans_[i];
+    if (p.mask == mask && p.n_rows == a.n_rows && p.n_streams == a.n_streams &&
+        p.first_cell == a.first_cell && p.stream_cells == a.stream_cells && p.kept_mass == kept &&
+        p.history == history) {
+      return &p;
+    }
+  }
+  if (n_plans_ == plans_.size()) plans_.emplace_back();
+  Plan& plan = plans_[n_plans_++];
+  plan = {.mask = std::move(mask),
+          .n_rows = a.n_rows,
+          .n_streams = a.n_streams,
+          .first_cell = a.first_cell,
+          .stream_cells = a.stream_cells,
+          .kept_mass = kept,
+          .history = history,
+          .rows = std::move(plan.rows)};
+  plan_rows(plan, a);
+  return &plan;
+}
+
+// As Decoder does it; but with needs by KV head, all heads get as many keys as the one that needs
+// most.
+void DeviceRun::plan_rows(Plan& plan, const Attention& a) {
+  const SparseRule& rule = config_->options.rule;
+  const ggml_tensor* mask = a.node->src[kMask];
+  plan.rows.assign(static_cast<size_t>(plan.n_rows * plan.n_streams), RowPlan{});
+  for (int64_t r = 0; r < std::ssize(plan.rows); ++r) {
+    const int64_t stream = r / plan.n_rows;
+    int64_t of_mask = r;
+    if (mask != nullptr) {
+      of_mask = (mask->ne[3] > 1 ? stream * mask->ne[1] : 0) + r % plan.n_rows;
+    }
+    RowPlan& row = plan.rows[static_cast<size_t>(r)];
+    row.valid = {plan.mask->row(of_mask), static_cast<size_t>(plan.mask->n_words())};
+    row.n_valid = plan.mask->n_valid[static_cast<size_t>(of_mask)];
+    int64_t budget = rule.budget.of(row.n_valid);
+    if (rule.budget.mass > 0.0 && plan.kept_mass != nullptr) {
+      budget = 0;
+      for (int head = 0; head < a.shape.n_kv_heads; ++head) {
+        budget = std::max(budget, rule.budget.of(row.n_valid, *plan.kept_mass, head));
+      }
+    }
+    const bool sparse =
+        row.n_valid >= rule.min_ctx && budget < row.n_valid && plan.first_cell % 64 == 0;
+    if (sparse) row.budget = budget;
+    plan.sparse = plan.sparse || sparse;
+    plan.most_keys = std::max(plan.most_keys, sparse ? budget : row.n_valid);
+  }
+}
+
+std::span<const RowPlan> DeviceRun::rows_of(const Plan& plan, int64_t stream) const {
+  return std::span(plan.rows).subspan(static_cast<size_t>(stream * plan.n_rows),
+                                      static_cast<size_t>(plan.n_rows));
+}
+
+bool DeviceRun::chooses(const Plan& plan, int64_t stream) const {
+  const auto rows = rows_of(plan, stream);
+  return std::any_of(rows.begin(), rows.end(), [](const RowPlan& row) { return row.budget > 0; });
+}
+
+void DeviceRun::count(const Attention& a, const Cache& cache, const Plan& plan) {
+  const auto& codes = static_cast<const DeviceCodes&>(*cache.data.store);
+  const int64_t heads = a.shape.n_kv_heads;
+  const int64_t key_bytes = int64_t{2} * a.shape.head_dim * 2;
+  const int64_t code_bits = codes.rbit() + (codes.codes().lengths != nullptr ? 4 : 0);
+  for (int64_t s = 0; s < a.n_streams; ++s) {
+    if (chooses(plan, s)) counters_.choose_bytes += plan.mask->n_kv * heads * code_bits / 8;
+  }
+  for (const RowPlan& row : plan.rows) {
+    const int64_t attended = row.budget > 0 ? row.budget : row.n_valid;
+    counters_.keys_attended += attended;
+    counters_.keys_valid += row.n_valid;
+    counters_.attend_bytes += attended * heads * key_bytes;
+    counters_.dense_bytes += row.n_valid * heads * key_bytes;
+    ++(row.budget > 0 ? counters_.sparse_rows : counters_.dense_rows);
+  }
+}
+
+// --- the graph --------------------------------------------------------------------------------
+
+ggml_status DeviceRun::compute_part(ggml_backend_t backend, ggml_cgraph* graph, int first, int n) {
+  if (n == 0) return GGML_STATUS_SUCCESS;
+  const GraphPart part(layout_, graph, first, n);
+  return shared_.real.ggml_backend_graph_compute_async(backend, graph);
+}
+
+ggml_status DeviceRun::compute_parts(ggml_backend_t backend, ggml_cgraph* graph) {
+  const int n_nodes = static_cast<int>(nodes_.size());
+  cells_on_device_ = nullptr;
+  slopes_on_device_ = nullptr;
+  bool ready = false;
+  {
+    const OnCudaDevice on(*cuda_, lane_->device());
+    ready = lane_->begin_graph();
+    for (const Task& task : tasks_) {
+      if (ready && task.plan->valid == nullptr) ready = upload(*task.plan, *task.cache);
+    }
+  }
+  int at = 0;
+  for (Task& task : tasks_) {
+    ggml_status status = compute_part(backend, graph, at, task.node - at);
+    if (status != GGML_STATUS_SUCCESS) return status;
+    if (!ready || !run_task(task, backend)) {
+      shared_.reasons.add(Reason::cuda_failed, [&] { return failure_; });
+      status = compute_part(backend, graph, task.node, 1);
+      if (status != GGML_STATUS_SUCCESS) return status;
+    }
+    at = task.node + 1;
+  }
+  const ggml_status status = compute_part(backend, graph, at, n_nodes - at);
+  const OnCudaDevice on(*cuda_, lane_->device());
+  lane_->end_graph();
+  return status;
+}
+
+bool DeviceRun::worked(hata_cuda_status status) {
+  if (status != HATA_CUDA_OK) failure_ = cuda_->hata_cuda_error();
+  return status == HATA_CUDA_OK;
+}
+
+bool DeviceRun::done(bool by_the_lane) {
+  if (!by_the_lane) failure_ = cuda_->hata_cuda_runtime_error();
+  return by_the_lane;
+}
+
+// Which cells each row may choose, which it always keeps, how many, and of which stream.
+bool DeviceRun::upload(Plan& plan, const Cache& cache) {
+  const auto n_rows = std::ssize(plan.rows);
+  const auto& codes = static_cast<const DeviceCodes&>(*cache.data.store);
+  const int64_t stride = ceil_div(plan.mask->n_kv, 32 * kBitWords) * kBitWords;
+  const int64_t bits = n_rows * stride;
+  words_.assign(static_cast<size_t>(2 * bits + 2 * n_rows), 0);
+  uint32_t* valid = words_.data();
+  uint32_t* forced = valid + bits;
+  uint32_t* budgets = forced + bits;
+  uint32_t* sequences = budgets + n_rows;
+  for (int64_t s = 0; s < plan.n_streams; ++s) {
+    const auto rows = rows_of(plan, s);
+    const int64_t first_cell = plan.first_cell + s * plan.stream_cells;
+    Step step;
+    step.first_cell = first_cell;
+    forced_.reset(rows);
+    for (size_t t = 0; t < rows.size(); ++t) {
+      const int64_t r = s * plan.n_rows + static_cast<int64_t>(t);
+      std::memcpy(valid + r * stride, rows[t].valid.data(),
+                  static_cast<size_t>(ceil_div(plan.mask->n_kv, 32)) * sizeof(uint32_t));
+      budgets[r] = static_cast<uint32_t>(rows[t].budget > 0 ? rows[t].budget : rows[t].n_valid);
+      sequences[r] = static_cast<uint32_t>(first_cell / codes.stream_cells());
+      if (rows[t].budget == 0) continue;
+      forced_.choose(*window_, step, rows, cache.data.index, t);
+      for (const int32_t cell : forced_.cells(t)) {
+        forced[r * stride + cell / 32] |= uint32_t{1} << (cell % 32);
+      }
+    }
+  }
+  const auto* on_device =
+      static_cast<const uint32_t*>(lane_->upload(words_.data(), words_.size() * sizeof(uint32_t)));
+  if (!done(on_device != nullptr)) return false;
+  plan.bit_stride = stride;
+  plan.valid = on_device;
+  plan.forced = on_device + bits;
+  plan.budgets = reinterpret_cast<const int32_t*>(on_device + 2 * bits);
+  plan.sequences = plan.budgets + n_rows;
+  return true;
+}
+
+bool DeviceRun::run_task(Task& task, ggml_backend_t backend) {
+  const OnCudaDevice on(*cuda_, lane_->device());
+  const bool verify = task.cache->hashes != nullptr;
+  if (verify) verify_before(task);
+  if (!done(lane_->follow(backend))) return false;
+  bool ran = true;
+  for (int64_t s = 0; s < task.plan->n_streams && ran; ++s) {
+    if (chooses(*task.plan, s)) ran = refresh(task, s);
+  }
+  ran = ran && decode(task);
+  // Even where not all of it ran: what is enqueued must not write while ggml's kernel does.
+  const bool led = done(lane_->lead(backend));
+  if (!led) lane_->finish();
+  if (!ran || !led) return false;
+  if (verify) verify_after(task);
+  return true;
+}
+
+// What is stale in the stream's view is encoded.
+bool DeviceRun::refresh(const Task& task, int64_t stream) {
+  CellIndex& index = task.cache->data.index;
+  auto& codes = static_cast<DeviceCodes&>(*task.cache->data.store);
+  const int64_t begin = task.plan->first_cell + stream * task.plan->stream_cells;
+  const int64_t end = begin + task.plan->mask->n_kv;
+  index.stale(begin, end, stale_);
+  if (stale_.empty()) return true;
+  if (codes.to_measure() && !measure(*task.cache, codes)) return false;
+  const int64_t sequence = begin / codes.stream_cells();
+  const int64_t first = stale_.front() - sequence * codes.stream_cells();
+  const auto count = std::ssize(stale_);
+  hata_cuda_encode encode{.shape = shape_of(task),
+                          .cache = cache_of(task),
+                          .codes = codes.codes(),
+                          .projection = codes.projection(),
+                          .sequence = static_cast<int>(sequence),
+                          .first = first,
+                          .count = count,
+                          .cells = nullptr};
+  if (stale_.back() - stale_.front() + 1 != count) {  // not neighbours: by a list
+    cells_.clear();
+    for (const int32_t cell : stale_) cells_.push_back(cell - sequence * codes.stream_cells());
+    if (cells_on_device_ == nullptr || cells_ != uploaded_cells_) {
+      cells_on_device_ = static_cast<const int64_t*>(
+          lane_->upload(cells_.data(), cells_.size() * sizeof(int64_t)));
+      if (!done(cells_on_device_ != nullptr)) return false;
+      uploaded_cells_ = cells_;
+    }
+    encode.cells = cells_on_device_;
+  }
+  if (!worked(cuda_->hata_cuda_encode_keys(&encode, lane_->stream()))) return false;
+  index.refreshed(begin, end);
+  return true;
+}
+
+// Once a layer, where the weights give no mean lengths: on the host, which waits for the keys.
+bool DeviceRun::measure(const Cache& cache, DeviceCodes& codes) {
+  const auto all = std::ssize(stale_);
+  for (int64_t n = std::min(kCellsMeasured, all);; n = std::min(2 * n, all)) {
+    if (!copy_rows(cache, std::span(stale_).first(static_cast<size_t>(n)))) return false;
+    const CacheView keys{rows_.data(), DType::f16, cache.row_bytes, cache.head_bytes};
+    if (codes.measure(keys, static_cast<int32_t>(n), n == all)) break;
+  }
+  return done(codes.upload_units(lane_->stream()));
+}
+
+// The key rows of these cells, one after the other.
+bool DeviceRun::copy_rows(const Cache& cache, std::span<const int32_t> cells) {
+  rows_.resize(cells.size() * cache.row_bytes);
+  for (size_t at = 0; at < cells.size();) {
+    size_t next = at + 1;
+    while (next < cells.size() && cells[next] == cells[next - 1] + 1) ++next;
+    const auto* from =
+        cache.keys.begin + static_cast<int64_t>(cells[at]) * static_cast<int64_t>(cache.row_bytes);
+    if (!done(cuda_->hata_cuda_to_host(&rows_[at * cache.row_bytes], from,
+                                       (next - at) * cache.row_bytes,
+                                       lane_->stream()) == HATA_CUDA_OK)) {
+      return false;
+    }
+    at = next;
+  }
+  return done(lane_->finish());
+}
+
+hata_cuda_shape DeviceRun::shape_of(const Task& task) const {
+  const HeadShape& s = task.attention.shape;
+  return {.n_q_heads = s.n_q_heads,
+          .n_kv_heads = s.n_kv_heads,
+          .head_dim = s.head_dim,
+          .rbit = static_cast<const DeviceCodes&>(*task.cache->data.store).rbit()};
+}
+
+// The whole cache; its streams are the sequences.
+hata_cuda_cache DeviceRun::cache_of(const Task& task) const {
+  const ggml_tensor* k = task.attention.node->src[kK];
+  const ggml_tensor* v = task.attention.node->src[kV];
+  hata_cuda_cache cache{};
+  cache.keys = root_of(k)->data;
+  cache.values = root_of(v)->data;
+  cache.type = HATA_CUDA_F16;
+  cache.seq_stride = static_cast<int64_t>(k->nb[1]) * task.attention.cache->ne[1];
+  cache.cell_stride = static_cast<int64_t>(k->nb[1]);
+  cache.head_stride = static_cast<int64_t>(k->nb[2]);
+  return cache;
+}
+
+bool DeviceRun::decode(const Task& task) {
+  const Attention& a = task.attention;
+  const Plan& plan = *task.plan;
+  const auto& codes = static_cast<const DeviceCodes&>(*task.cache->data.store);
+  const ggml_tensor* node = a.node;
+  const ggml_tensor* q = node->src[kQ];
+  const ggml_tensor* mask = node->src[kMask];
+  hata_cuda_step step{};
+  step.shape = shape_of(task);
+  step.cache = cache_of(task);
+  step.codes = codes.codes();
+  step.projection = codes.projection();
+  step.mode = HATA_CUDA_SPARSE;
+  step.n_rows = static_cast<int>(plan.rows.size());
+  step.q = q->data;
+  step.q_type = HATA_CUDA_F32;
+  step.q_row_stride = elements(q->nb[1]);
+  step.q_head_stride = elements(q->nb[2]);
+  step.out = node->data;
+  step.out_type = HATA_CUDA_F32;
+  step.out_row_stride = elements(node->nb[2]);
+  step.out_head_stride = elements(node->nb[1]);
+  step.sequences = plan.sequences;
+  step.max_n_kv = static_cast<int>(plan.mask->n_kv);
+  step.budgets = plan.budgets;
+  step.budget = static_cast<int>(plan.most_keys);
+  step.valid = plan.valid;
+  step.forced = plan.forced;
+  step.bit_stride = plan.bit_stride;
+  step.scale = a.params.scale;
+  step.softcap = a.params.softcap;
+  step.sinks = a.params.sinks;
+  if (mask != nullptr && (a.params.max_bias > 0.0f || plan.mask->has_values)) {
+    if (!upload_slopes(a)) return false;
+    step.slopes = slopes_on_device_;
+    step.bias = static_cast<const uint16_t*>(mask->data);
+    step.bias_stride = static_cast<int64_t>(mask->nb[1] / sizeof(uint16_t));
+  }
+  const size_t bytes = cuda_->hata_cuda_workspace_size(&step);
+  if (bytes == 0) return worked(HATA_CUDA_BAD_ARGUMENT);
+  void* workspace = lane_->workspace(bytes);
+  if (!done(workspace != nullptr)) return false;
+  return worked(
+      cuda_->hata_cuda_decode(&step, workspace, lane_->workspace_bytes(), lane_->stream()));
+}
+
+bool DeviceRun::upload_slopes(const Attention& a) {
+  const int n_heads = a.shape.n_q_heads;
+  std::vector<float> slopes;
+  for (int h = 0; h < n_heads; ++h) slopes.push_back(alibi_slope(a.params.max_bias, n_heads, h));
+  if (slopes_on_device_ != nullptr && slopes == slopes_) return true;
+  slopes_ = std::move(slopes);
+  slopes_on_device_ =
+      static_cast<const float*>(lane_->upload(slopes_.data(), slopes_.size() * sizeof(float)));
+  return done(slopes_on_device_ != nullptr);
+}
+
+// --- verify -----------------------------------------------------------------------------------
+
+Step DeviceRun::host_step(const Task& task, int64_t stream) const {
+  Step step;
+  step.shape = task.attention.shape;
+  step.n_kv = task.plan->mask->n_kv;
+  step.first_cell = task.plan->first_cell + stream * task.plan->stream_cells;
+  return step;
+}
+
+void DeviceRun::verify_before(const Task& task) {
+  while (std::ssize(verifiers_) < task.plan->n_streams) verifiers_.emplace_back();
+  for (int64_t s = 0; s < task.plan->n_streams; ++s) {
+    verifiers_[static_cast<size_t>(s)].before(host_step(task, s), task.cache->data.index, Worker{});
+  }
+}
+
+// The keys and codes come to the host, which encodes for itself.
+void DeviceRun::verify_after(const Task& task) {
+  Cache& cache = *task.cache;
+  auto& codes = static_cast<DeviceCodes&>(*cache.data.store);
+  for (int64_t s = 0; s < task.plan->n_streams; ++s) {
+    if (!chooses(*task.plan, s)) continue;
+    const Step step = host_step(task, s);
+    std::vector<int32_t> cells(static_cast<size_t>(step.n_kv));
+    for (int64_t i = 0; i < step.n_kv; ++i) {
+      cells[static_cast<size_t>(i)] = static_cast<int32_t>(step.first_cell + i);
+    }
+    if (!copy_rows(cache, cells) ||
+        !done(codes.fetch(step.first_cell / codes.stream_cells(), step.n_kv, lane_->stream()))) {
+      say("VERIFY FAILED: nothing could be read from the device: " + failure_);
+      ++wrong_masks_;
+      return;
+    }
+    const CacheView keys{rows_.data() - static_cast<size_t>(step.first_cell) * cache.row_bytes,
+                         DType::f16, cache.row_bytes, cache.head_bytes};
+    verifiers_[static_cast<size_t>(s)].after(step, rows_of(*task.plan, s), codes, keys,
+                                             cache.row_bytes, *cache.hashes, Worker{});
+  }
+  verify_mask(task);
+}
+
+// The mask that was seen on its way is the one that is there.
+void DeviceRun::verify_mask(const Task& task) {
+  const Real& real = shared_.real;
+  const ggml_tensor* mask = task.attention.node->src[kMask];
+  if (mask == nullptr) return;
+  std::vector<uint16_t> there(real.ggml_nbytes(mask) / sizeof(uint16_t));
+  real.ggml_backend_tensor_get(mask, there.data(), 0, real.ggml_nbytes(mask));
+  const MaskBits bits(there.data(), mask->ne[0], mask->ne[1] * mask->ne[3]);
+  if (bits.valid == task.plan->mask->valid) return;
+  say("VERIFY FAILED: the mask of layer " + std::to_string(task.attention.layer) +
+      " is not the one that was seen");
+  ++wrong_masks_;
+}
+
+}  // namespace hata::host

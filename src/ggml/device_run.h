@@ -1,0 +1,148 @@
+// One computation of a graph on a CUDA device: it is computed in parts, and between them our
+// kernels take the place of attention nodes that choose keys. All other nodes, dense attention
+// among them, are ggml's own.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ggml/cuda_library.h"
+#include "ggml/device_codes.h"
+#include "ggml/device_inputs.h"
+#include "ggml/device_lane.h"
+#include "ggml/graph_cut.h"
+#include "ggml/graph_run.h"
+#include "methods/window.h"
+
+namespace hata::host {
+
+/// Kept from graph to graph; used by one at a time.
+class DeviceRun {
+ public:
+  DeviceRun(std::shared_ptr<const Config> config, const Shared& shared, const GraphLayout& layout,
+            const DeviceInputs& inputs);
+
+  const Config& config() const { return *config_; }
+
+  /// In the place of ggml_backend_graph_compute_async.
+  ggml_status compute(ggml_backend_t backend, ggml_cgraph* graph, uint64_t number);
+
+  int64_t sparse_steps() const { return sparse_steps_; }
+  int64_t dense_steps() const { return dense_steps_; }
+  const StageCounters& counters() const { return counters_; }
+  VerifyCounts take_verify_counts();
+  void reset_counters();
+
+ private:
+  struct Candidate {
+    Attention attention;
+    std::shared_ptr<Cache> cache;  ///< nullptr: the options keep the layer dense
+    int node;
+  };
+
+  /// What the rows of a node choose from; layers with one mask and one order of writes share it.
+  struct Plan {
+    // What it is made of:
+    std::shared_ptr<const MaskBits> mask;
+    int64_t n_rows, n_streams;  ///< rows per stream
+    int64_t first_cell, stream_cells;
+    const KeptMass* kept_mass;
+    uint64_t history;
+    // What it says:
+    std::vector<RowPlan> rows;  ///< [stream][row]; budget 0: all its keys
+    int64_t most_keys = 0;      ///< that any row attends to
+    bool sparse = false;        ///< a row chooses
+    // On the device, once they are needed:
+    const uint32_t *valid = nullptr, *forced = nullptr;
+    const int32_t *budgets = nullptr, *sequences = nullptr;
+    int64_t bit_stride = 0;
+  };
+
+  struct Task {
+    Attention attention;
+    std::shared_ptr<Cache> cache;
+    int node;
+    Plan* plan;
+  };
+
+  // --- before the graph is computed ---------------------------------------------------------
+  DeviceLane* find_lane(ggml_backend_t backend, const ggml_tensor* cache);
+  void find_attention(ggml_backend_t backend);
+  Reason qualifies(ggml_tensor* node, Attention& attention) const;
+  std::shared_ptr<Cache> cache_for(const Attention& attention);
+  bool is_dense(const Attention& attention) const;
+  void plan_tasks();
+  Reason plan_task(const Candidate& candidate);
+  std::shared_ptr<const MaskBits> mask_of(const Attention& attention);
+  Plan* plan_for(const Candidate& candidate, std::shared_ptr<const MaskBits> mask);
+  void plan_rows(Plan& plan, const Attention& attention);
+  std::span<const RowPlan> rows_of(const Plan& plan, int64_t stream) const;
+  bool chooses(const Plan& plan, int64_t stream) const;
+  void count(const Attention& attention, const Cache& cache, const Plan& plan);
+
+  // --- while it is computed: false says that the node is left to ggml ------------------------
+  ggml_status compute_part(ggml_backend_t backend, ggml_cgraph* graph, int first, int n);
+  ggml_status compute_parts(ggml_backend_t backend, ggml_cgraph* graph);
+  bool worked(hata_cuda_status status);
+  bool done(bool by_the_lane);
+  bool upload(Plan& plan, const Cache& cache);
+  bool upload_slopes(const Attention& attention);
+  bool run_task(Task& task, ggml_backend_t backend);
+  bool refresh(const Task& task, int64_t stream);
+  bool measure(const Cache& cache, DeviceCodes& codes);
+  bool copy_rows(const Cache& cache, std::span<const int32_t> cells);
+  bool decode(const Task& task);
+  hata_cuda_cache cache_of(const Task& task) const;
+  hata_cuda_shape shape_of(const Task& task) const;
+
+  // --- with the option verify ----------------------------------------------------------------
+  Step host_step(const Task& task, int64_t stream) const;
+  void verify_before(const Task& task);
+  void verify_after(const Task& task);
+  void verify_mask(const Task& task);
+
+  std::shared_ptr<const Config> config_;
+  Shared shared_;
+  GraphLayout layout_;
+  const DeviceInputs& inputs_;
+  const Window* window_ = nullptr;  ///< of the method; nullptr: it is not one for devices
+  const CudaLibrary* cuda_ = nullptr;
+  uint64_t number_ = 0;
+
+  std::vector<std::unique_ptr<DeviceLane>> lanes_;
+  std::string unusable_;  ///< not empty: why no device is usable
+
+  // Of the graph at hand:
+  std::span<ggml_tensor* const> nodes_;
+  DeviceLane* lane_ = nullptr;
+  std::vector<Candidate> candidates_;
+  std::vector<std::pair<const ggml_tensor*, std::shared_ptr<const MaskBits>>> masks_;
+  std::deque<Plan> plans_;  // the first n_plans_ are in use
+  size_t n_plans_ = 0;
+  std::vector<Task> tasks_;
+  const int64_t* cells_on_device_ = nullptr;  ///< uploaded_cells_
+  const float* slopes_on_device_ = nullptr;   ///< slopes_
+  std::string failure_;                       ///< of the last CUDA call that failed
+
+  // Memory that is used again:
+  ForcedKeys forced_;
+  std::vector<uint32_t> words_;
+  std::vector<int32_t> stale_;  // cells of one stream's view
+  std::vector<int64_t> cells_;  // the same, from the stream's first cell on
+  std::vector<int64_t> uploaded_cells_;
+  std::vector<float> slopes_;
+  std::vector<std::byte> rows_;  // keys that came to the host
+
+  std::deque<Verifier> verifiers_;  // [stream]
+  int64_t wrong_masks_ = 0;
+  StageCounters counters_;
+  int64_t sparse_steps_ = 0;
+  int64_t dense_steps_ = 0;
+};
+
+}  // namespace hata::host

@@ -1,0 +1,376 @@
+// Attention on a CUDA device, with a stand-in for libhata-cuda whose device is the CPU
+// (fake_cuda.cpp).
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "fixture.h"
+#include "ggml/device_run.h"
+#include "ggml/host.h"
+#include "hata/ggml.h"
+#include "stats_of.h"
+
+namespace hata::host {
+namespace {
+
+[[maybe_unused]] const int kStandIn = setenv("HATA_CUDA_LIB", HATA_FAKE_CUDA, 1);
+
+constexpr const char* kSparse = "budget=32 min-ctx=0 dense-layers=0 verify=1 quiet=1";
+
+void configure(const std::string& options) {
+  const char* error = hata_ggml_configure(options.c_str());
+  ASSERT_EQ(error, nullptr) << error;
+  hata_ggml_reset_stats();
+}
+
+std::vector<float> compute(AttentionGraph& g, ggml_cgraph* graph) {
+  const int n = ggml_graph_n_nodes(graph);
+  EXPECT_EQ(ggml_backend_graph_compute(g.backend, graph), GGML_STATUS_SUCCESS);
+  EXPECT_EQ(g.attention->op, GGML_OP_FLASH_ATTN_EXT);
+  EXPECT_EQ(ggml_graph_n_nodes(graph), n) << "the graph must be whole again";
+  const auto* out = static_cast<const float*>(g.attention->data);
+  return {out, out + ggml_nelements(g.attention)};
+}
+
+float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  float largest = 0.0f;
+  for (size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::abs(a[i] - b[i]));
+  return largest;
+}
+
+int64_t verify_count(const char* name) { return host_stats()["verify"][name]; }
+
+void fail_next(int steps, int allocations) {
+  void* fake = dlopen(HATA_FAKE_CUDA, RTLD_NOW);
+  ASSERT_NE(fake, nullptr);
+  reinterpret_cast<void (*)(int, int)>(dlsym(fake, "hata_cuda_fake_fail"))(steps, allocations);
+}
+
+/// What the CPU's way makes of a graph, from nothing.
+std::vector<float> on_cpu(AttentionGraph& g, ggml_cgraph* graph, const std::string& options,
+                          int n_graphs = 1) {
+  auto config = std::make_shared<Config>();
+  config->options = parse_options(options);
+  config->hata = config->options.hata;
+  config->selector = make_selector(config->options.method, config->hata);
+  Caches caches;
+  Models models;
+  Reasons reasons;
+  const InspectorCall nobody;
+  GraphRun run(config, {.real = *first_real(),
+                        .ops = test_ops(),
+                        .caches = caches,
+                        .models = models,
+                        .reasons = reasons,
+                        .inspector = nobody,
+                        .prefill_inspector = nobody});
+  EXPECT_EQ(hata_ggml_configure("method=ggml"), nullptr);
+  for (int i = 0; i < n_graphs; ++i) {
+    run.begin(graph, static_cast<uint64_t>(i) + 1);
+    EXPECT_EQ(ggml_backend_graph_compute(g.backend, graph), GGML_STATUS_SUCCESS);
+    run.end();
+  }
+  EXPECT_GT(run.sparse_steps(), 0);
+  const auto* out = static_cast<const float*>(g.attention->data);
+  return {out, out + ggml_nelements(g.attention)};
+}
+
+void hide_cells(AttentionGraph& g, int64_t every) {
+  auto* mask = static_cast<uint16_t*>(g.mask->data);
+  for (int64_t i = 0; i < ggml_nelements(g.mask); i += every) mask[i] = 0xFC00;  // -inf
+}
+
+TEST(Device, ChoosesAndAttendsAsTheCpu) {
+  for (const GraphShape& shape :
+       {GraphShape{}, GraphShape{.head_dim = 128, .n_q_heads = 8, .n_rows = 4},
+        GraphShape{.n_q_heads = 2, .n_rows = 2, .n_streams = 3, .all_streams = 3},
+        GraphShape{.n_q_heads = 2, .n_streams = 2, .first_stream = 1, .all_streams = 4},
+        GraphShape{.head_dim = 80, .n_q_heads = 32}, GraphShape{.head_dim = 256}}) {
+    for (const char* more : {"", " rbit=256 lengths=off", " rbit=64 recent=5 sink=3",
+                             " method=hata-paper", " budget=10%"}) {
+      const std::string options = std::string(kSparse) + more;
+      AttentionGraph here(shape), there(shape);
+      for (AttentionGraph* g : {&here, &there}) hide_cells(*g, 3);
+      ggml_cgraph* graph = here.graph({here.write, here.attention});
+      configure(options);
+      compute(here, graph);
+      const auto ours = compute(here, graph);
+      const auto stats = host_stats();
+      EXPECT_EQ(stats["device_steps"], 2 * shape.n_streams) << stats;
+      EXPECT_EQ(stats["sparse_rows"], 2 * shape.n_streams * shape.n_rows);
+      EXPECT_EQ(stats["verify"]["stale"], 0) << options;
+      EXPECT_EQ(stats["verify"]["unseen_changes"], 0);
+      EXPECT_GT(stats["verify"]["cells"], 300);
+      const auto theirs = on_cpu(there, there.graph({there.write, there.attention}), options, 2);
+      EXPECT_LT(largest_difference(ours, theirs), 1e-5f) << options << " d " << shape.head_dim;
+    }
+  }
+}
+
+TEST(Device, MasksWithValuesAndAlibi) {
+  for (const float max_bias : {0.0f, 8.0f}) {
+    AttentionGraph here({.n_q_heads = 6, .n_rows = 2}), there({.n_q_heads = 6, .n_rows = 2});
+    for (AttentionGraph* g : {&here, &there}) {
+      auto* mask = static_cast<uint16_t*>(g->mask->data);
+      for (int64_t i = 0; i < ggml_nelements(g->mask); ++i) {
+        mask[i] = i % 5 == 0 ? 0xFC00 : ggml_fp32_to_fp16(-0.01f * static_cast<float>(i % 40));
+      }
+      std::memcpy(g->attention->op_params + 1, &max_bias, sizeof(max_bias));
+    }
+    configure(kSparse);
+    const auto ours = compute(here, here.graph({here.write, here.attention}));
+    EXPECT_EQ(host_stats()["device_steps"], 1);
+    const auto theirs = on_cpu(there, there.graph({there.write, there.attention}), kSparse);
+    EXPECT_LT(largest_difference(ours, theirs), 1e-5f);
+  }
+}
+
+TEST(Device, WhatIsWrittenIsEncoded) {
+  AttentionGraph g({.n_rows = 2});
+  ggml_cgraph* graph = g.graph({g.write, g.attention});
+  configure(kSparse);
+  auto* new_keys = static_cast<float*>(g.new_keys->data);
+  std::vector<uint16_t> data(64 * 128, 0x4200);
+  for (int step = 0; step < 10; ++step) {
+    for (int64_t i = 0; i < ggml_nelements(g.new_keys); ++i) new_keys[i] = -1.25f * new_keys[i];
+    static_cast<int64_t*>(g.rows->data)[0] = 7 + step;
+    static_cast<int64_t*>(g.rows->data)[1] = 48 + 3 * step;
+    if (step == 3) ggml_backend_tensor_set(g.keys, data.data(), 20 * 256, 10 * 256);
+    if (step == 5) ggml_backend_tensor_copy(g.values, g.keys);
+    if (step == 7) ggml_backend_buffer_clear(g.buffer, 0);
+    if (step == 7) g.fill();
+    compute(g, graph);
+  }
+  EXPECT_EQ(host_stats()["device_steps"], 10);
+  EXPECT_EQ(verify_count("cells"), 10 * 256);
+  EXPECT_EQ(verify_count("stale"), 0);
+  EXPECT_EQ(verify_count("unseen_changes"), 0);
+}
+
+TEST(Device, VerifyReportsKeysWrittenBehindOurBack) {
+  AttentionGraph g({});
+  ggml_cgraph* graph = g.graph({g.write, g.attention});
+  configure(kSparse);
+  compute(g, graph);
+  ASSERT_EQ(verify_count("stale"), 0);
+  auto* keys = static_cast<ggml_fp16_t*>(g.keys->data);
+  for (int64_t i = 0; i < 3 * 128; ++i) keys[100 * 128 + i] ^= 0x8000;  // cells 100 to 102
+  compute(g, graph);
+  EXPECT_EQ(verify_count("unseen_changes"), 3);
+  EXPECT_EQ(verify_count("stale"), 3);
+}
+
+TEST(Device, WhatStaysDenseIsGgmls) {
+  AttentionGraph g({});
+  ggml_cgraph* graph = g.graph({g.write, g.attention});
+  configure("method=ggml");
+  const auto theirs = compute(g, graph);
+  for (const char* options : {"dense-layers=100", "min-ctx=100000 dense-layers=0", "method=dense",
+                              "budget=100% min-ctx=0 dense-layers=0"}) {
+    configure(options);
+    EXPECT_EQ(compute(g, graph), theirs) << options;
+    EXPECT_EQ(host_stats()["dense_steps"], 1) << options;
+    EXPECT_TRUE(host_stats()["left_to_ggml"].empty()) << host_stats();
+  }
+  for (const char* more : {" method=quest", " method=exact-logit", " rerank=2"}) {
+    configure(std::string(kSparse) + more);
+    EXPECT_EQ(compute(g, graph), theirs) << more;
+    EXPECT_EQ(host_stats()["left_to_ggml"]["cuda_method"], 1) << more;
+  }
+  configure(kSparse);
+  AttentionGraph wide({.head_dim = 112}), many({.n_rows = 9}), shared({.n_q_heads = 34});
+  compute(wide, wide.graph({wide.write, wide.attention}));
+  compute(shared, shared.graph({shared.write, shared.attention}));
+  compute(many, many.graph({many.write, many.attention}));
+  EXPECT_EQ(host_stats()["left_to_ggml"]["shape"], 2);
+  EXPECT_EQ(host_stats()["left_to_ggml"]["prefill"], 1);
+  AttentionGraph late({});
+  compute(late, late.graph({late.attention, late.write}));
+  EXPECT_EQ(host_stats()["left_to_ggml"]["written_after"], 1);
+  EXPECT_EQ(host_stats()["device_steps"], 0);
+}
+
+// One row of a batch is short: it gets all its keys beside one that chooses.
+TEST(Device, AShortRowBesideALongOne) {
+  AttentionGraph here({.n_rows = 2}), there({.n_rows = 2});
+  for (AttentionGraph* g : {&here, &there}) {
+    auto* mask = static_cast<uint16_t*>(g->mask->data);
+    std::fill(mask + 256 + 20, mask + 512, uint16_t{0xFC00});
+  }
+  configure(kSparse);
+  const auto ours = compute(here, here.graph({here.write, here.attention}));
+  EXPECT_EQ(host_stats()["sparse_rows"], 1);
+  EXPECT_EQ(host_stats()["dense_rows"], 1);
+  EXPECT_EQ(host_stats()["keys_attended"], 32 + 20);
+  const auto theirs = on_cpu(there, there.graph({there.write, there.attention}), kSparse);
+  EXPECT_LT(largest_difference(ours, theirs), 1e-5f);
+}
+
+TEST(Device, AFailedCallLeavesTheNodeToGgml) {
+  AttentionGraph g({});
+  ggml_cgraph* graph = g.graph({g.write, g.attention});
+  configure("method=ggml");
+  const auto theirs = compute(g, graph);
+  configure(kSparse);
+  fail_next(1, 0);
+  EXPECT_EQ(compute(g, graph), theirs);
+  EXPECT_EQ(host_stats()["left_to_ggml"]["cuda_failed"], 1);
+  EXPECT_NE(compute(g, graph), theirs);
+  EXPECT_EQ(host_stats()["left_to_ggml"]["cuda_failed"], 1);
+  EXPECT_EQ(verify_count("stale"), 0);
+}
+
+TEST(Device, WithoutMemoryForCodesALayerStaysDense) {
+  configure("method=ggml");
+  AttentionGraph g({});
+  ggml_cgraph* graph = g.graph({g.write, g.attention});
+  const auto theirs = compute(g, graph);
+  configure(kSparse);
+  fail_next(0, 1);
+  EXPECT_EQ(compute(g, graph), theirs);
+  EXPECT_EQ(host_stats()["left_to_ggml"]["memory"], 1);
+  EXPECT_EQ(compute(g, graph), theirs) << "not asked for again at every step";
+}
+
+TEST(Device, OptionsChangeBetweenGraphs) {
+  AttentionGraph g({});
+  ggml_cgraph* graph = g.graph({g.write, g.attention});
+  hata_ggml_reset_stats();
+  for (const char* method : {"hata", "hata-paper", "quest", "ggml", "hata", "dense", "hata"}) {
+    for (const char* more : {"", "rbit=64 ", "rbit=128 seed=9 lengths=off "}) {
+      const std::string options = std::string(kSparse) + " method=" + method + " " + more;
+      ASSERT_EQ(hata_ggml_configure(options.c_str()), nullptr) << options;
+      compute(g, graph);
+    }
+  }
+  EXPECT_EQ(host_stats()["device_steps"], 12);
+  EXPECT_EQ(verify_count("stale"), 0);
+}
+
+TEST(Device, AFreedBufferIsForgotten) {
+  configure(kSparse);
+  {
+    AttentionGraph g({});
+    compute(g, g.graph({g.write, g.attention}));
+    EXPECT_EQ(host_stats()["caches"], 1);
+    EXPECT_GT(host_stats()["code_bytes"], 512 * 2 * 16);
+  }
+  EXPECT_EQ(host_stats()["caches"], 0);
+}
+
+// --- the parts ---------------------------------------------------------------------------------
+
+TEST(GraphCut, PartsComputeWhatTheWholeDoes) {
+  GraphLayout layout;
+  {
+    SelfTest test(*first_real(), ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
+    ASSERT_TRUE(test.run()) << test.failure();
+    layout = test.layout();
+  }
+  ASSERT_TRUE(layout.known());
+  EXPECT_NE(layout.n_nodes, layout.uid);
+
+  AttentionGraph g({});
+  ggml_cgraph* graph = g.graph({g.write, g.attention});
+  ASSERT_EQ(hata_ggml_configure("method=ggml"), nullptr);
+  const auto whole = compute(g, graph);
+  const int n = ggml_graph_n_nodes(graph);
+  ggml_tensor** nodes = ggml_graph_nodes(graph);
+  std::memset(g.attention->data, 0, ggml_nbytes(g.attention));
+  for (int i = 0; i < n; ++i) {
+    const GraphPart part(layout, graph, i, 1);
+    EXPECT_EQ(ggml_graph_n_nodes(graph), 1);
+    EXPECT_EQ(ggml_graph_nodes(graph), nodes + i);
+    EXPECT_EQ(ggml_backend_graph_compute(g.backend, graph), GGML_STATUS_SUCCESS);
+  }
+  EXPECT_EQ(ggml_graph_n_nodes(graph), n);
+  EXPECT_EQ(ggml_graph_nodes(graph), nodes);
+  const auto* out = static_cast<const float*>(g.attention->data);
+  EXPECT_EQ(std::vector<float>(out, out + whole.size()), whole);
+}
+
+TEST(GraphCut, EveryPartHasANumberOfItsOwn) {
+  alignas(8) unsigned char graph[128] = {};
+  const GraphLayout layout{.n_nodes = 4, .nodes = 16, .uid = 88};
+  auto& uid = *reinterpret_cast<uint64_t*>(graph + 88);
+  const auto uid_of = [&](uint64_t whole, int first, int n) {
+    uid = whole;
+    uint64_t of_part = 0;
+    {
+      const GraphPart part(layout, reinterpret_cast<ggml_cgraph*>(graph), first, n);
+      of_part = uid;
+    }
+    EXPECT_EQ(uid, whole);
+    return of_part;
+  };
+  EXPECT_EQ(uid_of(0, 3, 5), 0u) << "a graph without a number has none in parts, either";
+  std::vector<uint64_t> all{7, 8};
+  for (const uint64_t whole : {7, 8}) {
+    for (const int first : {0, 1, 20}) {
+      for (const int n : {1, 2, 19}) all.push_back(uid_of(whole, first, n));
+    }
+  }
+  EXPECT_EQ(uid_of(7, 1, 2), uid_of(7, 1, 2));
+  std::sort(all.begin(), all.end());
+  EXPECT_EQ(std::adjacent_find(all.begin(), all.end()), all.end());
+}
+
+/// A ggml whose buffers are a device's.
+Real device_real() {
+  Real real = *first_real();
+  real.ggml_backend_buffer_is_host = [](ggml_backend_buffer_t) { return false; };
+  return real;
+}
+
+TEST(DeviceInputs, RemembersMasksAndNumbers) {
+  AttentionGraph g({.n_rows = 3});
+  const Real real = device_real();
+  DeviceInputs inputs;
+  EXPECT_TRUE(inputs.empty());
+  EXPECT_EQ(inputs.mask(real, g.mask), nullptr);
+  std::vector<int64_t> numbers;
+  EXPECT_FALSE(inputs.numbers(real, g.rows, numbers));
+
+  std::vector<uint16_t> mask(3 * 256, 0);
+  mask[0] = mask[255] = mask[256] = 0xFC00;
+  const std::vector<int64_t> rows{5, 70, 9};
+  inputs.written(real, g.mask, mask.data(), 0, mask.size() * 2);
+  inputs.written(real, g.rows, rows.data(), 0, rows.size() * 8);
+  const auto bits = inputs.mask(real, g.mask);
+  ASSERT_NE(bits, nullptr);
+  EXPECT_EQ(bits->n_valid, (std::vector<int64_t>{254, 255, 256}));
+  EXPECT_FALSE(bits->has_values);
+  EXPECT_EQ(bits->row(0)[0], ~uint64_t{1});
+  ASSERT_TRUE(inputs.numbers(real, g.rows, numbers));
+  EXPECT_EQ(numbers, rows);
+
+  mask[7] = ggml_fp32_to_fp16(-1.0f);
+  inputs.written(real, g.mask, mask.data(), 0, mask.size() * 2);
+  EXPECT_TRUE(inputs.mask(real, g.mask)->has_values);
+  EXPECT_EQ(bits->n_valid[0], 254) << "who holds the old one keeps it";
+}
+
+TEST(DeviceInputs, ForgetsWhatIsOverwritten) {
+  AttentionGraph g({.n_rows = 3});
+  const Real real = device_real();
+  DeviceInputs inputs;
+  const std::vector<uint16_t> mask(3 * 256, 0);
+  const auto remember = [&] { inputs.written(real, g.mask, mask.data(), 0, mask.size() * 2); };
+  remember();
+  inputs.written(real, g.mask, mask.data(), 16, 32);  // a part of it
+  EXPECT_EQ(inputs.mask(real, g.mask), nullptr);
+  remember();
+  inputs.forget(Range::of(static_cast<char*>(g.mask->data) + 100, 4));
+  EXPECT_EQ(inputs.mask(real, g.mask), nullptr);
+  remember();
+  ggml_tensor* other = ggml_view_1d(g.nodes, g.mask, 256, 0);  // a tensor in the same place
+  inputs.written(real, other, mask.data(), 0, 512);
+  EXPECT_EQ(inputs.mask(real, g.mask), nullptr);
+}
+
+}  // namespace
+}  // namespace hata::host

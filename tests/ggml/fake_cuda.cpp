@@ -1,0 +1,261 @@
+// A stand-in for libhata-cuda, for tests without a device: the same C interface, the host's memory,
+// the CPU's stages. Every call is done when it returns. It is strict where a device would only
+// compute nonsense: it ends the program.
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "core/reference.h"
+#include "hata/attend.h"
+#include "hata/cuda.h"
+#include "hata/cuda_runtime.h"
+#include "hata/encode.h"
+#include "hata/score.h"
+
+#define FAKE_EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+using namespace hata;
+
+std::atomic<int> steps_that_fail{0};
+std::atomic<int> allocations_that_fail{0};
+
+void require(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "fake CUDA: %s\n", what);
+  std::abort();
+}
+#define REQUIRE(what) require(what, #what)
+
+bool aligned(const void* address) { return reinterpret_cast<uintptr_t>(address) % 16 == 0; }
+
+/// One KV head of one sequence.
+struct Head {
+  Head(const hata_cuda_shape& shape, const hata_cuda_cache& cache, const hata_cuda_codes& codes,
+       int64_t sequence, int head)
+      : keys(view(cache.keys, cache, sequence)), values(view(cache.values, cache, sequence)) {
+    const int64_t slot = (sequence * shape.n_kv_heads + head) * codes.capacity;
+    code = reinterpret_cast<uint64_t*>(codes.codes) + slot * (shape.rbit / 64);
+    length = codes.lengths != nullptr ? codes.lengths + slot / 2 : nullptr;
+  }
+  static CacheView view(const void* data, const hata_cuda_cache& cache, int64_t sequence) {
+    return {static_cast<const std::byte*>(data) + sequence * cache.seq_stride, DType::f16,
+            static_cast<size_t>(cache.cell_stride), static_cast<size_t>(cache.head_stride)};
+  }
+
+  CacheView keys, values;
+  uint64_t* code;
+  uint8_t* length;
+};
+
+void check(const hata_cuda_shape& s, const hata_cuda_cache& cache, const hata_cuda_codes& codes) {
+  REQUIRE(s.n_q_heads % s.n_kv_heads == 0 && s.n_q_heads / s.n_kv_heads <= 16);
+  REQUIRE(s.head_dim == 64 || s.head_dim == 80 || s.head_dim == 96 || s.head_dim == 128 ||
+          s.head_dim == 256);
+  REQUIRE(s.rbit == 64 || s.rbit == 128 || s.rbit == 256);
+  REQUIRE(cache.type == HATA_CUDA_F16 && cache.block_table == nullptr);
+  REQUIRE(cache.seq_stride % 16 == 0 && cache.cell_stride % 16 == 0 && cache.head_stride % 16 == 0);
+  REQUIRE(codes.capacity % 128 == 0 && aligned(codes.codes) && aligned(codes.lengths));
+}
+
+void encode_key(const hata_cuda_encode& e, int head, int64_t cell) {
+  const Head at(e.shape, e.cache, e.codes, e.sequence, head);
+  const int d = e.shape.head_dim, rbit = e.shape.rbit;
+  const float* w = e.projection.keys + static_cast<int64_t>(head) * d * rbit;
+  std::vector<float> key(static_cast<size_t>(d));
+  for (int i = 0; i < d; ++i) {
+    key[i] = reference::element(at.keys.row(cell, head), DType::f16, i);
+    if (e.projection.key_means != nullptr) key[i] -= e.projection.key_means[head * d + i];
+  }
+  encode(w, d, rbit, key.data(), DType::f32, key.size() * 4, 1, at.code + cell * (rbit / 64));
+  if (at.length == nullptr) return;
+  uint8_t length = 0;
+  key_lengths(d, at.keys.row(cell, head), DType::f16, e.shape.head_dim * 2, 1,
+              e.projection.inv_units[head], &length);
+  uint8_t& pair = at.length[cell / 2];
+  pair = static_cast<uint8_t>(cell % 2 == 0 ? (pair & 0xf0) | length : (pair & 15) | length << 4);
+}
+
+bool bit(const uint32_t* words, int64_t i) { return (words[i / 32] >> (i % 32) & 1) != 0; }
+
+std::vector<int32_t> choose(const hata_cuda_step& s, int row, int head, const Head& at) {
+  const int group = s.shape.n_q_heads / s.shape.n_kv_heads;
+  const int d = s.shape.head_dim, rbit = s.shape.rbit;
+  const float* w = (s.projection.queries != nullptr ? s.projection.queries : s.projection.keys) +
+                   static_cast<int64_t>(head) * d * rbit;
+  const float* q = static_cast<const float*>(s.q) + row * s.q_row_stride +
+                   static_cast<int64_t>(head) * group * s.q_head_stride;
+  std::vector<uint64_t> query(static_cast<size_t>(group * rbit / 64));
+  encode(w, d, rbit, q, DType::f32, static_cast<size_t>(s.q_head_stride) * 4, group, query.data());
+  const int64_t n = (s.max_n_kv + 63) / 64 * 64;
+  std::vector<int16_t> scores(static_cast<size_t>(n));
+  score(query.data(), group, rbit, at.code, at.length, n, scores.data());
+
+  const uint32_t* valid = s.valid + row * s.bit_stride;
+  const uint32_t* forced = s.forced + row * s.bit_stride;
+  std::vector<uint64_t> free(static_cast<size_t>(n / 64), 0);
+  std::vector<int32_t> cells;
+  for (int32_t c = 0; c < s.max_n_kv; ++c) {
+    if (bit(forced, c)) REQUIRE(bit(valid, c));
+    if (bit(forced, c)) {
+      cells.push_back(c);
+    } else if (bit(valid, c)) {
+      free[c / 64] |= uint64_t{1} << (c % 64);
+    }
+  }
+  REQUIRE(s.budgets[row] > 0 && s.budgets[row] <= s.budget);
+  REQUIRE(std::ssize(cells) <= s.budgets[row]);
+  const auto best =
+      reference::select(scores.data(), free.data(), n, s.budgets[row] - std::ssize(cells));
+  cells.insert(cells.end(), best.begin(), best.end());
+  std::sort(cells.begin(), cells.end());
+  return cells;
+}
+
+void attend_row(const hata_cuda_step& s, int row, int head) {
+  const int group = s.shape.n_q_heads / s.shape.n_kv_heads;
+  const int d = s.shape.head_dim;
+  const Head at(s.shape, s.cache, s.codes, s.sequences[row], head);
+  const std::vector<int32_t> cells = choose(s, row, head, at);
+  const auto n = std::ssize(cells);
+  std::vector<float> max(group), sum(group), acc(static_cast<size_t>(group * d));
+  std::vector<float> scratch(static_cast<size_t>(group * attend_scratch(n)) + 32);
+  const std::vector<float> ones(static_cast<size_t>(group), 1.0f);
+  const Partial out{max.data(), sum.data(), acc.data()};
+  const int64_t first = static_cast<int64_t>(head) * group;
+  AttendArgs args{};
+  args.heads = group;
+  args.head_dim = d;
+  args.q = static_cast<const float*>(s.q) + row * s.q_row_stride + first * s.q_head_stride;
+  args.q_stride = static_cast<size_t>(s.q_head_stride);
+  args.keys = at.keys;
+  args.values = at.values;
+  args.kv_head = head;
+  args.cells = cells.data();
+  args.count = n;
+  args.mask = s.bias != nullptr ? s.bias + row * s.bias_stride : nullptr;
+  args.slopes = s.slopes != nullptr ? s.slopes + first : ones.data();
+  args.params = {.scale = s.scale, .softcap = s.softcap};
+  void* begin = scratch.data();
+  size_t room = scratch.size() * 4;
+  args.scratch = static_cast<float*>(std::align(64, 0, begin, room));
+  attend_begin(out, group, d);
+  if (n > 0) attend(args, out);
+  attend_finish(out, group, d, s.sinks != nullptr ? s.sinks + first : nullptr,
+                static_cast<float*>(s.out) + row * s.out_row_stride + first * s.out_head_stride,
+                static_cast<size_t>(s.out_head_stride));
+}
+
+bool fails(std::atomic<int>& left) {
+  int n = left.load();
+  while (n > 0 && !left.compare_exchange_weak(n, n - 1)) {
+  }
+  return n > 0;
+}
+
+}  // namespace
+
+// --- what a test may ask for -----------------------------------------------------------------
+
+FAKE_EXPORT int hata_cuda_stands_in() { return 1; }
+FAKE_EXPORT void hata_cuda_fake_fail(int steps, int allocations) {
+  steps_that_fail = steps;
+  allocations_that_fail = allocations;
+}
+
+// --- hata/cuda.h -----------------------------------------------------------------------------
+
+FAKE_EXPORT const char* hata_cuda_error() { return "the test wants it so"; }
+FAKE_EXPORT hata_cuda_status hata_cuda_available() { return HATA_CUDA_OK; }
+
+FAKE_EXPORT hata_cuda_status hata_cuda_encode_keys(const hata_cuda_encode* e, hata_cuda_stream) {
+  check(e->shape, e->cache, e->codes);
+  for (int64_t i = 0; i < e->count; ++i) {
+    const int64_t cell = e->cells != nullptr ? e->cells[i] : e->first + i;
+    REQUIRE(cell < e->codes.capacity);
+    for (int head = 0; head < e->shape.n_kv_heads && cell >= 0; ++head) encode_key(*e, head, cell);
+  }
+  return HATA_CUDA_OK;
+}
+
+FAKE_EXPORT size_t hata_cuda_workspace_size(const hata_cuda_step* step) {
+  return 4096 + static_cast<size_t>(step->n_rows) * 64;
+}
+
+FAKE_EXPORT hata_cuda_status hata_cuda_decode(const hata_cuda_step* step, void* workspace,
+                                              size_t bytes, hata_cuda_stream) {
+  const hata_cuda_step& s = *step;
+  check(s.shape, s.cache, s.codes);
+  REQUIRE(workspace != nullptr && bytes >= hata_cuda_workspace_size(step));
+  REQUIRE(s.q_type == HATA_CUDA_F32 && s.out_type == HATA_CUDA_F32 && s.encode_last == 0);
+  REQUIRE(s.valid != nullptr && s.forced != nullptr && s.sequences != nullptr);
+  REQUIRE(s.bit_stride * 32 >= s.max_n_kv && s.bit_stride % 4 == 0 && aligned(s.valid));
+  REQUIRE(s.max_n_kv > 0 && s.max_n_kv <= s.codes.capacity);
+  REQUIRE((s.bias == nullptr) == (s.slopes == nullptr));
+  if (fails(steps_that_fail)) return HATA_CUDA_FAILED;
+  for (int row = 0; row < s.n_rows; ++row) {
+    for (int head = 0; head < s.shape.n_kv_heads; ++head) attend_row(s, row, head);
+  }
+  return HATA_CUDA_OK;
+}
+
+// --- hata/cuda_runtime.h ---------------------------------------------------------------------
+
+const char* hata_cuda_runtime_error() { return "out of memory, says the test"; }
+int hata_cuda_device_of(const void*) { return 0; }
+hata_cuda_status hata_cuda_enter_device(int, void** before) {
+  *before = nullptr;
+  return HATA_CUDA_OK;
+}
+void hata_cuda_leave_device(void*) {}
+
+hata_cuda_status hata_cuda_malloc(void** memory, size_t bytes) {
+  if (fails(allocations_that_fail)) return HATA_CUDA_FAILED;
+  *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  std::memset(*memory, 0xa5, bytes);
+  return HATA_CUDA_OK;
+}
+hata_cuda_status hata_cuda_free(void* memory) {
+  std::free(memory);
+  return HATA_CUDA_OK;
+}
+hata_cuda_status hata_cuda_malloc_host(void** memory, size_t bytes) {
+  return hata_cuda_malloc(memory, bytes);
+}
+hata_cuda_status hata_cuda_free_host(void* memory) { return hata_cuda_free(memory); }
+
+hata_cuda_status hata_cuda_stream_new(hata_cuda_stream* stream) {
+  *stream = nullptr;
+  return HATA_CUDA_OK;
+}
+hata_cuda_status hata_cuda_stream_free(hata_cuda_stream) { return HATA_CUDA_OK; }
+hata_cuda_status hata_cuda_stream_finish(hata_cuda_stream) { return HATA_CUDA_OK; }
+
+hata_cuda_status hata_cuda_to_device(void* to, const void* from, size_t bytes, hata_cuda_stream) {
+  std::memcpy(to, from, bytes);
+  return HATA_CUDA_OK;
+}
+hata_cuda_status hata_cuda_to_host(void* to, const void* from, size_t bytes, hata_cuda_stream) {
+  std::memcpy(to, from, bytes);
+  return HATA_CUDA_OK;
+}
+hata_cuda_status hata_cuda_zero(void* memory, size_t bytes, hata_cuda_stream) {
+  std::memset(memory, 0, bytes);
+  return HATA_CUDA_OK;
+}
+
+hata_cuda_status hata_cuda_event_new(hata_cuda_event* event) {
+  *event = nullptr;
+  return HATA_CUDA_OK;
+}
+hata_cuda_status hata_cuda_event_free(hata_cuda_event) { return HATA_CUDA_OK; }
+hata_cuda_status hata_cuda_event_record(hata_cuda_event, hata_cuda_stream) { return HATA_CUDA_OK; }
+hata_cuda_status hata_cuda_event_wait(hata_cuda_event, hata_cuda_stream) { return HATA_CUDA_OK; }
+hata_cuda_status hata_cuda_event_finish(hata_cuda_event) { return HATA_CUDA_OK; }
+int hata_cuda_event_done(hata_cuda_event) { return 1; }
+hata_cuda_status hata_cuda_stream_sleep(int, hata_cuda_stream) { return HATA_CUDA_OK; }
