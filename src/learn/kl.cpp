@@ -99,7 +99,6 @@ void KlObjective::find_targets(const Row& row) {
 }
 
 double KlObjective::far_mass(const Row& row, int64_t list) const {
-  if (options_.floor == 1.0 || by_group_) return 1.0;
   const int64_t query = list / lists_of(row);
   const auto [first, n] = far_of(row, query);
   const int64_t seen = row.positions[static_cast<size_t>(query)] + 1;
@@ -111,6 +110,20 @@ double KlObjective::far_mass(const Row& row, int64_t list) const {
     (i >= first && i < first + n ? far : near) += e;
   }
   return far / (far + near);
+}
+
+// How much each head attends to far keys. It does not depend on the parameters, so that a row that
+// comes again is not looked at again.
+const std::vector<double>& KlObjective::far_masses(const Row& row) {
+  std::vector<double>& masses = far_masses_[row.number];
+  const auto n_lists = static_cast<size_t>(row.n_queries() * lists_of(row));
+  if (row.number < 0 || masses.empty()) {
+    masses.resize(n_lists);
+    for (size_t list = 0; list < n_lists; ++list) {
+      masses[list] = far_mass(row, static_cast<int64_t>(list));
+    }
+  }
+  return masses;
 }
 
 // KL(target, softmax(z)) of one list; its logits become the gradient where one is asked for.
@@ -184,9 +197,11 @@ double KlObjective::evaluate_lists(const Row& row, const Parameters& p, double r
   find_targets(row);
   const int64_t n_lists = row.n_queries() * lists_of(row);
   const double weight = row_weight / static_cast<double>(n_lists);
+  const bool alike = options_.floor == 1.0 || by_group_;
+  const double* far = alike ? nullptr : far_masses(row).data();
   double loss = 0;
   for (int64_t list = 0; list < n_lists; ++list) {
-    const double w = weight * (options_.floor + (1 - options_.floor) * far_mass(row, list));
+    const double w = alike ? weight : weight * (options_.floor + (1 - options_.floor) * far[list]);
     loss += w * compare(row, list, w, gradient);
   }
   if (gradient != nullptr) backward(row, p, *gradient);

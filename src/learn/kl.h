@@ -23,6 +23,8 @@
 // they are better than either (docs/training.md).
 #pragma once
 
+#include <map>
+
 #include "learn/objective.h"
 #include "learn/soft_codes.h"
 
@@ -66,6 +68,7 @@ class KlObjective final : public Objective {
   void find_true_logits(const Row& row);
   void find_targets(const Row& row);
   double far_mass(const Row& row, int64_t list) const;
+  const std::vector<double>& far_masses(const Row& row);
   double compare(const Row& row, int64_t list, double weight, Parameters* gradient);
   void backward(const Row& row, const Parameters& p, Parameters& gradient);
 
@@ -81,10 +84,11 @@ class KlObjective final : public Objective {
   std::vector<float> targets_;  // [list][key]: log of the target, up to a constant
   std::vector<float> logits_;   // [list][key]: estimated; later the gradient
   std::vector<float> true_;     // [query vector][key]
-  std::vector<float> work_t_, work_z_;  // [key]
-  std::vector<float> key_gradient_;     // [key][rbit]
-  std::vector<float> asked_gradient_;   // [list][rbit]
-  std::vector<float> query_gradient_;   // [query vector][rbit]
+  std::vector<float> work_t_, work_z_;                 // [key]
+  std::map<int64_t, std::vector<double>> far_masses_;  // by the row's number: [query vector]
+  std::vector<float> key_gradient_;                    // [key][rbit]
+  std::vector<float> asked_gradient_;                  // [list][rbit]
+  std::vector<float> query_gradient_;                  // [query vector][rbit]
 };
 
 }  // namespace hata::learn

@@ -15,6 +15,7 @@ struct Row {
   std::vector<float> queries;         ///< [n_queries][group][head_dim]
   std::vector<int32_t> positions;     ///< [n_queries]
   std::vector<uint8_t> lengths = {};  ///< [n_keys] as the score rule has them; empty: all are 8
+  int64_t number = -1;  ///< where it comes again: the same number, the same row; -1: unknown
 
   int64_t n_keys() const { return static_cast<int64_t>(keys.size()) / head_dim; }
   int64_t n_queries() const { return static_cast<int64_t>(positions.size()); }

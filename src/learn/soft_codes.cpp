@@ -12,7 +12,10 @@ namespace {
 void scale_rows(const std::vector<float>& x, const std::vector<float>& scale, int rbit,
                 std::vector<float>& out) {
   out.resize(x.size());
-  for (size_t i = 0; i < x.size(); ++i) out[i] = x[i] * scale[i / static_cast<size_t>(rbit)];
+  for (size_t i = 0; i < x.size(); i += static_cast<size_t>(rbit)) {
+    const float factor = scale[i / static_cast<size_t>(rbit)];
+    for (size_t j = i; j < i + static_cast<size_t>(rbit); ++j) out[j] = x[j] * factor;
+  }
 }
 
 }  // namespace

@@ -114,7 +114,9 @@ Training train_head(const TrainOptions& options, int64_t n_rows, const LoadRow& 
   Parameters gradient;
   for (int step = 0; step < options.steps; ++step) {
     for (Row& row : rows) {
-      row = load(deck.draw(random));
+      const int64_t number = deck.draw(random);
+      row = load(number);
+      row.number = number;
       if (is_paper(options)) keep_one_query(row, random);
     }
     if (step == 0) training.parameters = first_parameters(options, rows[0], layer, head);

@@ -51,22 +51,18 @@ HATA_CLONES void tanh_all(float* x, int64_t n, float factor) {
 }
 
 HATA_CLONES double exp_all(float* x, int64_t n, float max) {
+  for (int64_t i = 0; i < n; ++i) x[i] = exp_of(x[i] - max);
   double sum = 0;
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    float lanes[kLanes];
-    for (int l = 0; l < kLanes; ++l) x[i + l] = lanes[l] = exp_of(x[i + l] - max);
-    float block = 0;
-    for (int half = kLanes / 2; half > 0; half /= 2) {
-      for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
-    }
-    block = lanes[0];
-    sum += static_cast<double>(block);
+    // In pairs, by halves: 16, 8, 4, 2, 1.
+    const float* lanes = x + i;
+    float eight[8], four[4];
+    for (int l = 0; l < 8; ++l) eight[l] = lanes[l] + lanes[l + 8];
+    for (int l = 0; l < 4; ++l) four[l] = eight[l] + eight[l + 4];
+    sum += static_cast<double>((four[0] + four[2]) + (four[1] + four[3]));
   }
-  for (; i < n; ++i) {
-    x[i] = exp_of(x[i] - max);
-    sum += static_cast<double>(x[i]);
-  }
+  for (; i < n; ++i) sum += static_cast<double>(x[i]);
   return sum;
 }
 

@@ -9,6 +9,7 @@
 
 #include "hata/encode.h"
 #include "learn/train_head.h"
+#include "learn/vector_math.h"
 
 namespace hata::learn {
 namespace {
@@ -28,6 +29,33 @@ Row random_row(int head_dim, int group, int n_keys, int n_queries, uint64_t seed
 Parameters random_parameters(int head_dim, int rbit, int group, uint64_t seed) {
   const Projection w = random_projection(seed, 0, 1, head_dim, rbit);
   return {head_dim, rbit, w.weights, std::vector<float>(static_cast<size_t>(group) + 1, -0.5f)};
+}
+
+TEST(VectorMath, ExponentialsAndTheirSum) {
+  std::mt19937_64 random(1);
+  std::uniform_real_distribution<float> any(-200, 50);
+  for (const int64_t n : {0, 1, 15, 16, 17, 1000}) {
+    std::vector<float> x(static_cast<size_t>(n));
+    for (float& v : x) v = any(random);
+    const std::vector<float> before = x;
+    const double sum = exp_all(x.data(), n, 50.0f);
+    double expected = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      // What is below e^-87 of the largest is that much.
+      const double e = std::exp(std::max(-87.0, static_cast<double>(before[i] - 50.0f)));
+      EXPECT_NEAR(static_cast<double>(x[i]), e, 2e-6 * e);
+      expected += e;
+    }
+    EXPECT_NEAR(sum, expected, 2e-6 * expected);
+  }
+}
+
+TEST(VectorMath, HyperbolicTangents) {
+  std::vector<float> x(1000);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i) * 0.2f - 100.0f;
+  std::vector<float> h = x;
+  tanh_all(h.data(), std::ssize(h), 0.3f);
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(h[i], std::tanh(0.3f * x[i]), 2e-6f);
 }
 
 // The slope along a random direction must be what the gradient says.
@@ -135,6 +163,24 @@ TEST(Kl, NearKeysDoNotCount) {
   EXPECT_DOUBLE_EQ(objective.evaluate({&row, 1}, at, 0, nullptr), before);
   for (int i = 0; i < 64; ++i) row.keys[static_cast<size_t>(100 * 64 + i)] *= 9;
   EXPECT_NE(objective.evaluate({&row, 1}, at, 0, nullptr), before);
+}
+
+// What is remembered of a row is what would be found anew; other rows have other numbers.
+TEST(Kl, ARowThatComesAgain) {
+  Row one = random_row(64, 2, 150, 3, 1), two = random_row(64, 2, 130, 3, 2);
+  const Parameters at = random_parameters(64, 64, 2, 3);
+  const auto loss = [&](KlObjective& objective, const Row& row) {
+    return objective.evaluate({&row, 1}, at, 0.5, nullptr);
+  };
+  KlObjective forgets({}, 8.0), remembers({}, 8.0);
+  const double first = loss(forgets, one), second = loss(forgets, two);
+  EXPECT_NE(first, second);
+  one.number = 0;
+  two.number = 1;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(loss(remembers, one), first);
+    EXPECT_EQ(loss(remembers, two), second);
+  }
 }
 
 TEST(Paper, GradientIsTheSlope) {
