@@ -123,9 +123,34 @@ TEST(Info, SaysWhatAModelMeans) {
   // Seven sparse layers of two heads: 16.5 bytes of code and length a key, and 511 keys in full.
   const double sparse = 7 * (32768.0 * 2 * 16.5 + 511.0 * 2 * 2 * 128 * 2);
   EXPECT_EQ(cost["hata_bytes_per_token"], sparse + 32768.0 * 2 * 2 * 128 * 2);
+  EXPECT_EQ(model["rerank"], 0);
   const Result text = hata("info " HATA_MODEL);
   EXPECT_NE(text.out.find("8 query and 2 KV heads of 128 (group 4)"), std::string::npos)
       << text.out;
+}
+
+TEST(Info, CountsTheKeysOfARerank) {
+  const std::string options = "--json --dense-layers 1 --budget 1.56% ";
+  const json plain = parsed(hata("info " + options + HATA_MODEL));
+  const json again = parsed(hata("info --rerank 4 " + options + HATA_MODEL));
+  EXPECT_EQ(again[0]["rerank"], 4);
+  const auto more = [&](int context, const char* what) {
+    return again[0]["costs"][context][what].get<double>() -
+           plain[0]["costs"][context][what].get<double>();
+  };
+  // Seven sparse layers of two heads hold 72 bytes a key more, and read those of the candidates.
+  EXPECT_EQ(more(0, "code_bytes"), 7 * 32768.0 * 2 * 72);
+  EXPECT_EQ(more(0, "hata_bytes_per_token"), 7 * 4 * 511.0 * 2 * 72);
+  EXPECT_EQ(more(1, "code_bytes"), 7 * 131072.0 * 2 * 72);
+  EXPECT_EQ(more(0, "dense_bytes_per_token"), 0);
+  // There are no more candidates than keys.
+  const json all =
+      parsed(hata("info --json --rerank 16 --dense-layers 7 --budget 20000 " HATA_MODEL));
+  EXPECT_EQ(all[0]["costs"][0]["hata_bytes_per_token"],
+            7 * 32768.0 * 1024 + 32768.0 * 2 * (16.5 + 72) + 20000.0 * 1024);
+  EXPECT_NE(hata("info --rerank 1 " HATA_MODEL).status, 0);
+  EXPECT_NE(hata("info --rerank 4 " HATA_MODEL).out.find("4 times as many ranked again"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "commands.h"
+#include "core/q4.h"
 #include "hata/types.h"
 #include "options.h"
 #include "output.h"
@@ -19,6 +20,7 @@ struct Options {
   DenseLayers dense_layers;
   int64_t min_ctx = 1024;
   int rbit = 128;
+  int rerank = 0;
   bool json = false;
 };
 
@@ -36,6 +38,11 @@ double key_value_bytes(const weights::LayerShape& layer) {
 
 double code_bytes(const weights::LayerShape& layer, int rbit) {
   return layer.heads.n_kv_heads * (rbit / 8.0 + kLengthBytes);
+}
+
+// 4-bit keys, where candidates are ranked again by them.
+double q4_key_bytes(const weights::LayerShape& layer) {
+  return layer.heads.n_kv_heads * q4_bytes(layer.heads.head_dim);
 }
 
 // A model file, and the trained weights beside it.
@@ -87,9 +94,13 @@ Cost cost_at(const Options& options, const Model& model, int64_t n_kv) {
       cost.sparse += n * key_value_bytes(layer);
       continue;
     }
-    const auto budget = static_cast<double>(std::min(options.budget.of(seen), seen));
+    const int64_t budget = std::min(options.budget.of(seen), seen);
+    const int64_t candidates = std::min(budget * options.rerank, seen);
     cost.codes += n * (code_bytes(layer, options.rbit) + kIndexBytes);
-    cost.sparse += n * code_bytes(layer, options.rbit) + budget * key_value_bytes(layer);
+    if (options.rerank > 0) cost.codes += n * q4_key_bytes(layer);
+    cost.sparse += n * code_bytes(layer, options.rbit) +
+                   static_cast<double>(candidates) * q4_key_bytes(layer) +
+                   static_cast<double>(budget) * key_value_bytes(layer);
   }
   return cost;
 }
@@ -128,6 +139,7 @@ Json model_json(const Options& options, const Model& model) {
   json["weights"] = model.trained != nullptr ? Json(model.trained->path) : Json();
   json["budget"] = options.budget.text();
   json["rbit"] = options.rbit;
+  json["rerank"] = options.rerank;
   for (size_t i = 0; i < shape.layers.size(); ++i) {
     const weights::LayerShape& layer = shape.layers[i];
     const std::string why = why_dense(options, model, i);
@@ -176,7 +188,8 @@ void print_model(const Options& options, const Model& model) {
   if (shape.window_pattern_unknown) {
     print("  some layers may see a sliding window only; the file does not say which\n");
   }
-  print("  budget {}, {} bits a code, f16 cache\n", options.budget.text(), options.rbit);
+  print("  budget {}, {} bits a code{}, f16 cache\n", options.budget.text(), options.rbit,
+        options.rerank > 0 ? fmt::format(", {} times as many ranked again", options.rerank) : "");
   print("  {:>9}  {:>14}  {:>18}  {:>18}\n", "context", "codes hold", "dense reads/token",
         "HATA reads/token");
   for (const int64_t n : kContexts) {
@@ -309,6 +322,7 @@ void add_info(CLI::App& app) {
   add_dense_layers(*info, options->dense_layers);
   add_min_ctx(*info, options->min_ctx);
   add_rbit(*info, options->rbit);
+  add_rerank(*info, options->rerank);
   info->add_flag("--json", options->json, "print a JSON array, an object a file");
   info->callback([options] { run(*options); });
 }

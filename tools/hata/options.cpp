@@ -108,6 +108,15 @@ void add_rbit(CLI::App& app, int& rbit) {
       ->capture_default_str();
 }
 
+void add_rerank(CLI::App& app, int& rerank) {
+  app.add_option("--rerank", rerank,
+                 "2 to 16: so many times the budget are ranked again by 4-bit keys (0: off)")
+      ->check([](const std::string& given) {
+        return problem([&] { (void)make_selector("hata:rerank=" + given, HataOptions{}); });
+      })
+      ->capture_default_str();
+}
+
 void add_cache_type(CLI::App& app, std::string& type) {
   app.add_option("--cache-type", type, "type of the cached keys and values: f16")
       ->check([](const std::string& name) {
@@ -130,12 +139,7 @@ void add_hata_options(CLI::App& app, HataOptions& options) {
          "weigh scores by the keys' lengths: on or off (the paper's order)")
       ->check(CLI::IsMember({"on", "off"}))
       ->default_str("on");
-  app.add_option("--rerank", options.rerank,
-                 "2 to 16: so many times the budget are ranked again by 4-bit keys (0: off)")
-      ->check([](const std::string& given) {
-        return problem([&] { (void)make_selector("hata:rerank=" + given, HataOptions{}); });
-      })
-      ->capture_default_str();
+  add_rerank(app, options.rerank);
   app.add_option("--seed", options.seed, "seed of the random projection")->capture_default_str();
   add_rbit(app, options.rbit);
 }

@@ -33,6 +33,7 @@ void add_prefill(CLI::App& app, bool& prefill);
 void add_huge_pages(CLI::App& app, bool& huge_pages);
 void add_weights(CLI::App& app, std::string& weights);
 void add_rbit(CLI::App& app, int& rbit);
+void add_rerank(CLI::App& app, int& rerank);
 void add_cache_type(CLI::App& app, std::string& type);
 /// --sink, --recent, --lengths, --rerank, --seed, --rbit
 void add_hata_options(CLI::App& app, HataOptions& options);
