@@ -5,171 +5,59 @@
 //   tc        paged, tensor cores: the FA2 prefill kernel with a query tile of 16, which is what
 //             use_tensor_cores=True runs
 //   ...-pdl   with programmatic launch
-// Same rule as hata-bench-cuda: one CUDA graph of back-to-back calls that rotate over sets of data,
-// medians of 21 replays. Writes the same CSV to standard output.
+// rival.h says how they are timed.
 //   rival-flashinfer [--time-limit SECONDS] [--no-header] BATCH:Q_HEADS:KV_HEADS:N[:f16|bf16]...
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <chrono>
-#include <cmath>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <flashinfer/attention/decode.cuh>
 #include <flashinfer/attention/default_decode_params.cuh>
 #include <flashinfer/attention/default_prefill_params.cuh>
 #include <flashinfer/attention/prefill.cuh>
 #include <flashinfer/attention/scheduler.cuh>
 #include <flashinfer/attention/variants.cuh>
-#include <functional>
-#include <stdexcept>
-#include <string>
-#include <vector>
+
+#include "rival.h"
 
 namespace {
 
-constexpr int kHeadDim = 128;
+using rival::Cell;
+using rival::check;
+using rival::kHeadDim;
+using rival::kScale;
+using rival::Memory;
+
 constexpr int kPage = 16;
-constexpr int kReplays = 21;
-constexpr float kScale = 0.08838834764831845f;  // 1 / sqrt(128)
 constexpr auto kNoRope = flashinfer::PosEncodingMode::kNone;
 using Variant = flashinfer::DefaultAttention<false, false, false, false>;
-using Clock = std::chrono::steady_clock;
-
-void check(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return;
-  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
-}
-#define CHECK(call) check((call), #call)
-
-struct Cell {
-  int batch, n_q_heads, n_kv_heads, n;
-  bool bf16;
-};
-
-/// Device or pinned host memory, freed with the cell.
-class Memory {
- public:
-  explicit Memory(size_t bytes, bool host = false) : host_(host) {
-    check(host ? cudaMallocHost(&data_, bytes) : cudaMalloc(&data_, bytes), "memory");
-  }
-  Memory(const Memory&) = delete;
-  ~Memory() { host_ ? cudaFreeHost(data_) : cudaFree(data_); }
-  template <class T>
-  T* as() const {
-    return static_cast<T*>(data_);
-  }
-
- private:
-  void* data_ = nullptr;
-  bool host_;
-};
 
 template <class T>
-__device__ T from_float(float x);
-template <>
-__device__ __half from_float<__half>(float x) {
-  return __float2half(x);
-}
-template <>
-__device__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
-  return __float2bfloat16(x);
-}
+class FlashInfer : rival::Bench<T> {
+  using Base = rival::Bench<T>;
+  using Base::c_;
+  using Base::keys;
+  using Base::query;
+  using Base::result;
+  using Base::stream_;
+  using Base::values;
 
-/// Sums of four random bytes: near enough to a normal distribution of variance 1.
-template <class T>
-__global__ void fill(T* out, size_t n, uint32_t seed) {
-  const size_t stride = size_t{gridDim.x} * blockDim.x;
-  for (size_t i = size_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += stride) {
-    uint64_t x = (i + 1) * 0x9e3779b97f4a7c15ull + seed * 0xd1b54a32d192ed03ull;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-    x ^= x >> 31;
-    const float sum =
-        float(x & 255) + float(x >> 8 & 255) + float(x >> 16 & 255) + float(x >> 24 & 255);
-    out[i] = from_float<T>((sum - 510.0f) / 147.8f);
-  }
-}
-
-/// Plain attention, a block per query head: 32 warps with a running softmax each, then merged.
-template <class T>
-__global__ void reference(const T* q, const T* k, const T* v, float* out, int n, int n_kv_heads,
-                          int group) {
-  __shared__ float largest[32], sums[32], rows[32][kHeadDim];
-  const int head = blockIdx.x;
-  const int b = blockIdx.y;
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const size_t query = (size_t(b) * gridDim.x + head) * kHeadDim;
-  float m = -INFINITY, sum = 0, acc[4] = {}, x[4];
-  for (int i = 0; i < 4; ++i) x[i] = float(q[query + lane * 4 + i]) * kScale;
-  for (int cell = warp; cell < n; cell += 32) {
-    const size_t at = ((size_t(b) * n + cell) * n_kv_heads + head / group) * kHeadDim + lane * 4;
-    float logit = 0;
-    for (int i = 0; i < 4; ++i) logit += x[i] * float(k[at + i]);
-    for (int s = 16; s > 0; s /= 2) logit += __shfl_xor_sync(~0u, logit, s);
-    const float next = fmaxf(m, logit);
-    const float scale = expf(m - next), p = expf(logit - next);
-    sum = sum * scale + p;
-    for (int i = 0; i < 4; ++i) acc[i] = acc[i] * scale + p * float(v[at + i]);
-    m = next;
-  }
-  if (lane == 0) largest[warp] = m, sums[warp] = sum;
-  for (int i = 0; i < 4; ++i) rows[warp][lane * 4 + i] = acc[i];
-  __syncthreads();
-  if (threadIdx.x >= kHeadDim) return;
-  float top = -INFINITY, all = 0, row = 0;
-  for (int w = 0; w < 32; ++w) top = fmaxf(top, largest[w]);
-  for (int w = 0; w < 32; ++w) {
-    const float scale = sums[w] > 0 ? expf(largest[w] - top) : 0;
-    all += sums[w] * scale;
-    row += rows[w][threadIdx.x] * scale;
-  }
-  out[query + threadIdx.x] = row / all;
-}
-
-template <class T>
-class Bench {
  public:
   using Single = flashinfer::SingleDecodeParams<T, T, T>;
   using Decode = flashinfer::BatchDecodeParams<T, T, T, int32_t>;
   using Prefill = flashinfer::BatchPrefillPagedParams<T, T, T, int32_t>;
   using Pages = flashinfer::paged_kv_t<T, int32_t>;
 
-  Bench(const Cell& cell, cudaStream_t stream, Clock::time_point end)
-      : c_(cell),
-        stream_(stream),
-        end_(end),
-        set_(size_t(cell.batch) * cell.n * cell.n_kv_heads * kHeadDim),
-        queries_(size_t(cell.batch) * cell.n_q_heads * kHeadDim),
-        n_sets_(int(std::clamp<size_t>(size_t(400e6) / (4 * set_) + 1, 2, 16))),
-        k_(n_sets_ * set_ * sizeof(T)),
-        v_(n_sets_ * set_ * sizeof(T)),
-        q_(n_sets_ * queries_ * sizeof(T)),
-        out_(n_sets_ * queries_ * sizeof(T)),
+  FlashInfer(const Cell& cell, cudaStream_t stream, rival::Clock::time_point end)
+      : Base(cell, stream, end),
         floats_(kFloats),
         ints_(kInts),
         host_ints_(kInts, true),
-        table_(size_t(cell.batch) * (cell.n / kPage) * 4 + 4096) {
-    fill<<<2048, 256, 0, stream>>>(k_.template as<T>(), n_sets_ * set_, 1);
-    fill<<<2048, 256, 0, stream>>>(v_.template as<T>(), n_sets_ * set_, 2);
-    fill<<<64, 256, 0, stream>>>(q_.template as<T>(), n_sets_ * queries_, 3);
-    CHECK(cudaGetLastError());
+        table_(size_t(cell.batch) * (cell.n / kPage) * 4 + size_t(cell.batch) * 12 + 64) {
     prepare_table();
-    CHECK(cudaStreamSynchronize(stream));
-    prepare_reference();
   }
 
   void run() {
-    guard("flashinfer-single", [&] {
+    this->guard("flashinfer-single", [&] {
       if (c_.batch == 1) single();
     });
-    guard("flashinfer-batch", [&] {
+    this->guard("flashinfer-batch", [&] {
       switch (c_.n_q_heads / c_.n_kv_heads) {
         case 1:
           return batch<1>();
@@ -181,7 +69,7 @@ class Bench {
           throw std::runtime_error("groups of 1, 4 and 8 are built");
       }
     });
-    guard("flashinfer-tc", [&] { tensor_cores(); });
+    this->guard("flashinfer-tc", [&] { tensor_cores(); });
   }
 
  private:
@@ -192,7 +80,7 @@ class Bench {
     const int pages = c_.n / kPage;
     std::vector<int32_t> all(size_t(c_.batch) * pages);
     for (size_t i = 0; i < all.size(); ++i) all[i] = int32_t(i);
-    indices_ = table_.template as<int32_t>();
+    indices_ = table_.as<int32_t>();
     starts_ = indices_ + all.size();
     last_ = starts_ + c_.batch + 1;
     rows_ = last_ + c_.batch;
@@ -203,98 +91,10 @@ class Bench {
     CHECK(cudaMemcpy(indices_, all.data(), all.size() * 4, cudaMemcpyHostToDevice));
   }
 
-  // Of the NHD layout; only small cells are checked.
-  void prepare_reference() {
-    if (double(c_.batch) * c_.n_q_heads * c_.n > 1.7e7) return;
-    const Memory out(queries_ * 4);
-    reference<T><<<dim3(c_.n_q_heads, c_.batch), 1024, 0, stream_>>>(
-        q_.template as<T>(), k_.template as<T>(), v_.template as<T>(), out.as<float>(), c_.n,
-        c_.n_kv_heads, c_.n_q_heads / c_.n_kv_heads);
-    CHECK(cudaGetLastError());
-    CHECK(cudaStreamSynchronize(stream_));
-    want_.resize(queries_);
-    CHECK(cudaMemcpy(want_.data(), out.as<float>(), queries_ * 4, cudaMemcpyDeviceToHost));
-  }
-
-  template <class Fn>
-  void guard(const char* what, Fn&& fn) {
-    try {
-      fn();
-    } catch (const std::exception& e) {
-      std::printf("# failed: %s %d:%d:%d:%d: %s\n", what, c_.batch, c_.n_q_heads, c_.n_kv_heads,
-                  c_.n, e.what());
-      std::fflush(stdout);
-      const cudaError_t state = cudaDeviceSynchronize();
-      if (state != cudaSuccess) throw;  // the context is lost
-      cudaGetLastError();
-    }
-  }
-
-  void report(const std::string& method, const char* layout, const std::function<void(int)>& call) {
-    if (Clock::now() > end_) return;
-    CHECK(cudaMemset(out_.template as<T>(), 0xff, n_sets_ * queries_ * sizeof(T)));
-    call(0);
-    CHECK(cudaStreamSynchronize(stream_));
-    if (!want_.empty() && std::strcmp(layout, "paged16-hnd") != 0) {
-      std::vector<T> got(queries_);
-      CHECK(cudaMemcpy(got.data(), out_.template as<T>(), queries_ * sizeof(T),
-                       cudaMemcpyDeviceToHost));
-      double off = 0, of = 0;
-      for (size_t i = 0; i < queries_; ++i) {
-        const double x = double(float(got[i])) - want_[i];
-        off += x * x;
-        of += double(want_[i]) * want_[i];
-      }
-      const double error = std::sqrt(off / of);
-      if (!(error < (c_.bf16 ? 1e-2 : 2e-3))) {
-        std::printf("# WRONG: %s differs from plain attention by %.2g\n", method.c_str(), error);
-      }
-    }
-    // A graph of about 2 ms.
-    const double guess = 4.0 * double(set_) / 4.0e6 + 4.0;
-    const int calls = std::max(n_sets_, int(2000.0 / guess) / n_sets_ * n_sets_);
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t exec = nullptr;
-    CHECK(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
-    std::string trouble;
-    try {
-      for (int i = 0; i < calls; ++i) call(i % n_sets_);
-    } catch (const std::exception& e) {
-      trouble = e.what();
-    }
-    check(cudaStreamEndCapture(stream_, &graph), trouble.empty() ? "capture" : trouble.c_str());
-    CHECK(cudaGraphInstantiate(&exec, graph, 0));
-    cudaEvent_t begin, end;
-    CHECK(cudaEventCreate(&begin));
-    CHECK(cudaEventCreate(&end));
-    std::vector<float> us;
-    for (int i = 0; i < kReplays + 2; ++i) {  // two to warm up
-      CHECK(cudaEventRecord(begin, stream_));
-      CHECK(cudaGraphLaunch(exec, stream_));
-      CHECK(cudaEventRecord(end, stream_));
-      CHECK(cudaEventSynchronize(end));
-      float ms = 0;
-      CHECK(cudaEventElapsedTime(&ms, begin, end));
-      if (i >= 2) us.push_back(ms * 1e3f / float(calls));
-    }
-    CHECK(cudaEventDestroy(begin));
-    CHECK(cudaEventDestroy(end));
-    CHECK(cudaGraphExecDestroy(exec));
-    CHECK(cudaGraphDestroy(graph));
-    std::sort(us.begin(), us.end());
-    const size_t bytes = (2 * set_ + 2 * queries_) * sizeof(T);
-    std::printf("%s,%d,%d,%d,%d,%s,%s,%d,0,step,%.3f,%.3f,%.3f,%zu\n", method.c_str(), c_.batch,
-                c_.n_q_heads, c_.n_kv_heads, kHeadDim, c_.bf16 ? "bf16" : "f16", layout, c_.n,
-                double(us[us.size() / 2]), double(us.front()), double(us.back()), bytes);
-    std::fflush(stdout);
-  }
-
   Pages pages(int set, flashinfer::QKVLayout layout) const {
-    return Pages(c_.n_kv_heads, kPage, kHeadDim, c_.batch, layout, k_.template as<T>() + set * set_,
-                 v_.template as<T>() + set * set_, indices_, starts_, last_);
+    return Pages(c_.n_kv_heads, kPage, kHeadDim, c_.batch, layout, keys(set), values(set), indices_,
+                 starts_, last_);
   }
-  T* query(int set) const { return q_.template as<T>() + set * queries_; }
-  T* result(int set) const { return out_.template as<T>() + set * queries_; }
   template <class U>
   U* in_ints(int64_t offset) const {
     return flashinfer::GetPtrFromBaseOffset<U>(ints_.as<char>(), offset);
@@ -305,10 +105,9 @@ class Bench {
   }
 
   void single() {
-    report("flashinfer-single", "contiguous", [&](int set) {
-      Single p(query(set), k_.template as<T>() + set * set_, v_.template as<T>() + set * set_,
-               result(set), nullptr, c_.n, c_.n_q_heads, c_.n_kv_heads, flashinfer::QKVLayout::kNHD,
-               kHeadDim, -1, 0.0f, kScale, 1.0f, 1e4f);
+    this->report("flashinfer-single", "contiguous", [&](int set) {
+      Single p(query(set), keys(set), values(set), result(set), nullptr, c_.n, c_.n_q_heads,
+               c_.n_kv_heads, flashinfer::QKVLayout::kNHD, kHeadDim, -1, 0.0f, kScale, 1.0f, 1e4f);
       CHECK((flashinfer::SingleDecodeWithKVCacheDispatched<kHeadDim, kNoRope, Variant, Single>(
           p, floats_.as<T>(), stream_)));
     });
@@ -376,107 +175,25 @@ class Bench {
   void layouts(const std::string& name, const Call& call) {
     constexpr auto kNhd = flashinfer::QKVLayout::kNHD;
     constexpr auto kHnd = flashinfer::QKVLayout::kHND;
-    report(name, "paged16", [&](int set) { call(set, kNhd, false); });
-    report(name + "-pdl", "paged16", [&](int set) { call(set, kNhd, true); });
-    report(name, "paged16-hnd", [&](int set) { call(set, kHnd, false); });
+    this->report(name, "paged16", [&](int set) { call(set, kNhd, false); });
+    this->report(name + "-pdl", "paged16", [&](int set) { call(set, kNhd, true); });
+    this->report(name, "paged16-hnd", [&](int set) { call(set, kHnd, false); });
   }
 
-  Cell c_;
-  cudaStream_t stream_;
-  Clock::time_point end_;
-  size_t set_, queries_;  ///< elements of one set's K, and of its queries
-  int n_sets_;
-  Memory k_, v_, q_, out_, floats_, ints_, host_ints_, table_;
+  Memory floats_, ints_, host_ints_, table_;
   int32_t *indices_ = nullptr, *starts_ = nullptr, *last_ = nullptr, *rows_ = nullptr;
   std::vector<int32_t> host_starts_, host_rows_;
-  std::vector<float> want_;
 };
-
-bool parse(const char* text, Cell& c) {
-  char type[8] = "f16";
-  const int n =
-      std::sscanf(text, "%d:%d:%d:%d:%7s", &c.batch, &c.n_q_heads, &c.n_kv_heads, &c.n, type);
-  c.bf16 = std::strcmp(type, "bf16") == 0;
-  return n >= 4 && c.batch > 0 && c.n_kv_heads > 0 && c.n_q_heads % c.n_kv_heads == 0 && c.n > 0 &&
-         c.n % kPage == 0 && (c.bf16 || std::strcmp(type, "f16") == 0);
-}
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  double limit = 1e9;
-  bool header = true;
-  int first = 1;
-  for (; first < argc && std::strncmp(argv[first], "--", 2) == 0; ++first) {
-    if (std::strcmp(argv[first], "--no-header") == 0) {
-      header = false;
-    } else if (std::strcmp(argv[first], "--time-limit") == 0 && first + 1 < argc) {
-      limit = std::atof(argv[++first]);
-    } else {
-      std::fprintf(stderr, "unknown option %s\n", argv[first]);
-      return 2;
-    }
-  }
-  const auto begin = Clock::now();
-  const auto end =
-      begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(limit));
-  if (header) {
-    std::puts(
-        "method,batch,n_q_heads,n_kv_heads,head_dim,type,layout,n_kv,budget,stage,us,us_min,us_max,"
-        "bytes");
-  }
-  cudaStream_t stream;
-  cudaDeviceProp device{};
-  try {
-    CHECK(cudaGetDeviceProperties(&device, 0));
-    CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  } catch (const std::exception& e) {
-    std::printf("# failed: %s\n", e.what());
-    return 1;
-  }
-  std::printf("# device=%s flashinfer=%s\n", device.name, FLASHINFER_VERSION);
-  std::fflush(stdout);
-  for (int i = first; i < argc; ++i) {
-    Cell c{};
-    if (!parse(argv[i], c)) {
-      std::printf("# not a cell: %s (BATCH:Q_HEADS:KV_HEADS:N[:f16|bf16], N a multiple of 16)\n",
-                  argv[i]);
-      continue;
-    }
-    if (Clock::now() > end) {
-      std::printf("# time limit: left out %s\n", argv[i]);
-      continue;
-    }
-    size_t room = 0, all = 0;
-    cudaMemGetInfo(&room, &all);
-    const double bytes = 4.0 * c.batch * c.n * c.n_kv_heads * kHeadDim;
-    if (std::max(2 * bytes, 4e8) + 1.5e9 > double(room)) {
-      std::printf("# does not fit: %s\n", argv[i]);
-      continue;
-    }
-    try {
-      if (c.bf16) {
-        Bench<__nv_bfloat16>(c, stream, end).run();
-      } else {
-        Bench<__half>(c, stream, end).run();
-      }
-    } catch (const std::exception& e) {
-      std::printf("# failed: %s: %s\n", argv[i], e.what());
-      std::fflush(stdout);
-      if (cudaDeviceSynchronize() == cudaSuccess) continue;
-      // The context is lost: a fresh process takes the rest of the cells.
-      std::vector<std::string> words = {
-          argv[0], "--no-header", "--time-limit",
-          std::to_string(std::chrono::duration<double>(end - Clock::now()).count())};
-      words.insert(words.end(), argv + i + 1, argv + argc);
-      std::vector<char*> pointers;
-      for (auto& word : words) pointers.push_back(word.data());
-      pointers.push_back(nullptr);
-      if (i + 1 < argc) execv("/proc/self/exe", pointers.data());
-      return 1;
-    }
-  }
-  std::printf("# flashinfer took %.0f s\n",
-              std::chrono::duration<double>(Clock::now() - begin).count());
-  return 0;
+  return rival::rival_main(argc, argv, "flashinfer=" FLASHINFER_VERSION,
+                           [](const Cell& cell, cudaStream_t stream, rival::Clock::time_point end) {
+                             if (cell.bf16) {
+                               FlashInfer<__nv_bfloat16>(cell, stream, end).run();
+                             } else {
+                               FlashInfer<__half>(cell, stream, end).run();
+                             }
+                           });
 }
