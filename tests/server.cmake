@@ -1,6 +1,11 @@
 # Other people's programs, unmodified, under `hata exec --verify`. scripts/setup says where they are.
+# hata_program_test(NAME PYTHON [TEST...]): the tests named, or all of test_NAME.
 function(hata_program_test name python)
-  add_test(NAME ${name} COMMAND ${python} -m unittest -v test_${name}
+  set(tests ${ARGN})
+  if(NOT tests)
+    set(tests test_${name})
+  endif()
+  add_test(NAME ${name} COMMAND ${python} -m unittest -v ${tests}
            WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/server)
   set_tests_properties(${name} PROPERTIES
     RESOURCE_LOCK model
@@ -14,6 +19,13 @@ endfunction()
 if(EXISTS "${HATA_LLAMA_BIN}/llama-server")
   find_package(Python3 REQUIRED COMPONENTS Interpreter)
   hata_program_test(llama_server ${Python3_EXECUTABLE})
+  # The way of a CUDA device, with the stand-in of tests/ggml.cmake.
+  hata_program_test(llama_server_cuda ${Python3_EXECUTABLE}
+    test_llama_server.UnifiedCache.test_parallel_requests_and_prompt_cache
+    test_llama_server.UnifiedCache.test_chunks_reused_by_shifting
+    test_llama_server.CachePerSlot.test_slot_save_restore_erase)
+  set_property(TEST llama_server_cuda APPEND PROPERTY ENVIRONMENT
+    "HATA_CUDA_LIB=$<TARGET_FILE:hata_fake_cuda>" HATA_TEST_ON_DEVICE=1.0)
 else()
   message(STATUS "HATA_LLAMA_BIN names no folder with llama-server: it is not tested")
 endif()

@@ -77,17 +77,18 @@ const void* DeviceLane::upload(const void* bytes, size_t n) {
   return cuda_.hata_cuda_to_device(device, host, n, stream_) == HATA_CUDA_OK ? device : nullptr;
 }
 
-void* DeviceLane::workspace(size_t bytes) {
-  if (workspace_.bytes() >= bytes) return workspace_.as<void>();
+const DeviceMemory* DeviceLane::workspace(int64_t pairs, size_t bytes) {
+  DeviceMemory& memory = workspaces_[pairs];
+  if (memory.bytes() >= bytes) return &memory;
   try {
-    workspace_ = DeviceMemory();
-    workspace_ = DeviceMemory(cuda_, device_, bytes + bytes / 2);
+    memory = DeviceMemory();
+    memory = DeviceMemory(cuda_, device_, bytes + bytes / 2);
   } catch (const std::bad_alloc&) {
     return nullptr;
   }
   const bool zero =
-      cuda_.hata_cuda_zero(workspace_.as<void>(), workspace_.bytes(), stream_) == HATA_CUDA_OK;
-  return zero ? workspace_.as<void>() : nullptr;
+      cuda_.hata_cuda_zero(memory.as<void>(), memory.bytes(), stream_) == HATA_CUDA_OK;
+  return zero ? &memory : nullptr;
 }
 
 // --- order ------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "ggml/cuda_library.h"
@@ -32,9 +33,9 @@ class DeviceLane {
   /// Enqueues a copy of these bytes, which may change at once. nullptr: failed. The copy lasts as
   /// long as the graph.
   const void* upload(const void* bytes, size_t n);
-  /// The library's workspace. nullptr: no memory.
-  void* workspace(size_t bytes);
-  size_t workspace_bytes() const { return workspace_.bytes(); }
+  /// The library's workspace for steps of so many rows times KV heads: it keeps counters in it
+  /// whose number they give. nullptr: no memory.
+  const DeviceMemory* workspace(int64_t pairs, size_t bytes);
 
   // --- order --------------------------------------------------------------------------------
   /// What we enqueue from now on waits for what the backend has been given.
@@ -72,7 +73,7 @@ class DeviceLane {
   hata_cuda_stream stream_ = nullptr;
   Slot slots_[kSlots];
   size_t slot_ = 0;
-  DeviceMemory workspace_;
+  std::map<int64_t, DeviceMemory> workspaces_;  // by pairs
   ggml_backend_event_t ggmls_ = nullptr, ours_ = nullptr;
   bool tested_ = false, events_failed_ = false;
 };

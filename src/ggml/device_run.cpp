@@ -73,47 +73,48 @@ VerifyCounts DeviceRun::take_verify_counts() {
 
 // --- which nodes ------------------------------------------------------------------------------
 
-// The lane of the device where the graph's caches lie; nullptr: there is none, for unusable_.
-DeviceLane* DeviceRun::find_lane(ggml_backend_t backend, const ggml_tensor* cache) {
+// The lane of the device whose graph it is; nullptr: unusable_ says why there is none.
+DeviceLane* DeviceRun::find_lane(ggml_backend_dev_t dev, const ggml_tensor* cache) {
+  const auto find = [&] {
+    const auto at = std::find_if(lanes_.begin(), lanes_.end(),
+                                 [&](const auto& lane) { return lane->dev() == dev; });
+    return at != lanes_.end() ? at->get() : nullptr;
+  };
+  if (DeviceLane* lane = find()) return lane;
+  if (unusable_.contains(dev)) return nullptr;
+  const std::string why = make_lane(dev, cache);
+  if (!why.empty()) unusable_[dev] = why;
+  return find();
+}
+
+// Empty: there is one now.
+std::string DeviceRun::make_lane(ggml_backend_dev_t dev, const ggml_tensor* cache) {
   const Real& real = shared_.real;
-  ggml_backend_dev_t dev = real.ggml_backend_get_device(backend);
-  for (const auto& lane : lanes_) {
-    if (lane->dev() == dev) return lane.get();
-  }
-  if (!unusable_.empty()) return nullptr;
   if (!real.missing_on_device.empty()) {
-    unusable_ = "this ggml has no function " + real.missing_on_device;
-  } else if (!layout_.known()) {
-    unusable_ = "graphs of this ggml cannot be computed in parts";
-  } else if (graph_is_reordered()) {
-    unusable_ = "GGML_CUDA_GRAPH_OPT=1 is set";
-  } else if (cuda_ == nullptr) {
-    cuda_ = CudaLibrary::get(unusable_);
+    return "this ggml has no function " + real.missing_on_device;
   }
-  if (!unusable_.empty()) return nullptr;
+  if (!layout_.known()) return "graphs of this ggml cannot be computed in parts";
+  if (graph_is_reordered()) return "GGML_CUDA_GRAPH_OPT=1 is set";
+  std::string why;
+  cuda_ = CudaLibrary::get(why);
+  if (cuda_ == nullptr) return why;
   const int device = cuda_->hata_cuda_device_of(cache->data);
-  if (device < 0) {
-    unusable_ = std::string(cache->name) + " is not in the memory of a CUDA device";
-    return nullptr;
-  }
+  if (device < 0) return std::string(cache->name) + " is not in the memory of a CUDA device";
   const OnCudaDevice on(*cuda_, device);
-  if (cuda_->hata_cuda_available() != HATA_CUDA_OK) {
-    unusable_ = cuda_->hata_cuda_error();
-    return nullptr;
-  }
+  if (cuda_->hata_cuda_available() != HATA_CUDA_OK) return cuda_->hata_cuda_error();
   try {
     lanes_.push_back(std::make_unique<DeviceLane>(real, *cuda_, dev, device));
   } catch (const std::bad_alloc&) {
-    unusable_ = std::string("no stream: ") + cuda_->hata_cuda_runtime_error();
-    return nullptr;
+    return std::string("no stream: ") + cuda_->hata_cuda_runtime_error();
   }
-  return lanes_.back().get();
+  return {};
 }
 
 // Caches are made before the writes are marked, and for a prefill, too (graph_run.cpp).
 void DeviceRun::find_attention(ggml_backend_t backend) {
   candidates_.clear();
   lane_ = nullptr;
+  ggml_backend_dev_t dev = shared_.real.ggml_backend_get_device(backend);
   for (int i = 0; i < static_cast<int>(nodes_.size()); ++i) {
     ggml_tensor* node = nodes_[static_cast<size_t>(i)];
     if (node->op == shared_.ops.mul_mat) {
@@ -126,9 +127,9 @@ void DeviceRun::find_attention(ggml_backend_t backend) {
     Candidate candidate{.attention = {}, .cache = nullptr, .node = i};
     Reason reason = qualifies(node, candidate.attention);
     if (reason == Reason::none) {
-      lane_ = find_lane(backend, candidate.attention.cache);
+      lane_ = find_lane(dev, candidate.attention.cache);
       if (lane_ == nullptr) {
-        shared_.reasons.add(Reason::cuda, [&] { return unusable_; });
+        shared_.reasons.add(Reason::cuda, [&] { return unusable_[dev]; });
         continue;
       }
       candidate.cache = cache_for(candidate.attention);
@@ -566,10 +567,11 @@ bool DeviceRun::decode(const Task& task) {
   }
   const size_t bytes = cuda_->hata_cuda_workspace_size(&step);
   if (bytes == 0) return worked(HATA_CUDA_BAD_ARGUMENT);
-  void* workspace = lane_->workspace(bytes);
+  const DeviceMemory* workspace =
+      lane_->workspace(int64_t{step.n_rows} * step.shape.n_kv_heads, bytes);
   if (!done(workspace != nullptr)) return false;
   return worked(
-      cuda_->hata_cuda_decode(&step, workspace, lane_->workspace_bytes(), lane_->stream()));
+      cuda_->hata_cuda_decode(&step, workspace->as<void>(), workspace->bytes(), lane_->stream()));
 }
 
 bool DeviceRun::upload_slopes(const Attention& a) {

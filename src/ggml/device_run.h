@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -71,7 +72,8 @@ class DeviceRun {
   };
 
   // --- before the graph is computed ---------------------------------------------------------
-  DeviceLane* find_lane(ggml_backend_t backend, const ggml_tensor* cache);
+  DeviceLane* find_lane(ggml_backend_dev_t dev, const ggml_tensor* cache);
+  std::string make_lane(ggml_backend_dev_t dev, const ggml_tensor* cache);
   void find_attention(ggml_backend_t backend);
   Reason qualifies(ggml_tensor* node, Attention& attention) const;
   std::shared_ptr<Cache> cache_for(const Attention& attention);
@@ -115,7 +117,7 @@ class DeviceRun {
   uint64_t number_ = 0;
 
   std::vector<std::unique_ptr<DeviceLane>> lanes_;
-  std::string unusable_;  ///< not empty: why no device is usable
+  std::map<ggml_backend_dev_t, std::string> unusable_;  ///< devices, and why
 
   // Of the graph at hand:
   std::span<ggml_tensor* const> nodes_;

@@ -17,6 +17,8 @@ from pathlib import Path
 HATA = os.environ["HATA"]
 MODEL = os.environ["HATA_MODEL"]
 THREADS = str(os.cpu_count() or 2)
+# The share of sparse steps that must run on a CUDA device (scripts/llama-cuda sets it).
+ON_DEVICE = os.environ.get("HATA_TEST_ON_DEVICE")
 
 # Small enough for every answer to go through sparse steps.
 SPARSE = ("--budget", "32", "--min-ctx", "64", "--dense-layers", "0")
@@ -68,6 +70,10 @@ def check_verified(test, log, sparse_steps, cells):
     test.assertGreaterEqual(stats["sparse"], sparse_steps)
     test.assertGreaterEqual(stats["cells"], cells)
     test.assertGreater(stats["encoded"] if cells else stats["dense"], 0)
+    if ON_DEVICE and cells:  # all layers, or those that are offloaded
+        on_device = re.search(r"; on CUDA (\d+) sparse steps", log)
+        test.assertIsNotNone(on_device, log)
+        test.assertGreaterEqual(int(on_device.group(1)), float(ON_DEVICE) * stats["sparse"])
 
 
 class Server:
