@@ -385,6 +385,7 @@ __device__ inline void emit(const Args& a, int32_t* list, int slot, int index) {
   }
 }
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 /// The k largest of the cluster's keys, whose first histogram is in place (not yet synchronised);
 /// `keys` are those of stored rows begin .. end - 1. 0 < k < n_pool.
 __device__ inline void select_rows(const Args& a, const Segment& s, const uint32_t* keys, int begin,
@@ -507,6 +508,7 @@ __device__ inline void select_rows(const Args& a, const Segment& s, const uint32
   }
   cluster.sync();  // others may still read this block's histograms and claims
 }
+#endif
 
 // --- kernels ----------------------------------------------------------------------------------
 
