@@ -198,10 +198,10 @@ class RivalsTest : public testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
     int n = 0;
-    if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0) GTEST_SKIP() << "skipped: no CUDA device";
+    if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0) GTEST_SKIP() << "no GPU: no CUDA device";
     cudaDeviceProp properties{};
     ASSERT_EQ(cudaSuccess, cudaGetDeviceProperties(&properties, 0));
-    if (properties.major < 9) GTEST_SKIP() << "skipped: the rivals need compute capability 9.0";
+    if (properties.major < 9) GTEST_SKIP() << "no GPU: the rivals need compute capability 9.0";
   }
 };
 
