@@ -29,6 +29,13 @@ target_link_libraries(ggml_model_test PRIVATE hata_ggml llama ${CMAKE_DL_LIBS}
 gtest_discover_tests(ggml_model_test DISCOVERY_TIMEOUT 60 PROPERTIES
   ENVIRONMENT OMP_WAIT_POLICY=passive RESOURCE_LOCK model TIMEOUT 300)
 
+# The way of a CUDA device: all that makes codes stale, under verify.
+add_test(NAME ggml_model_cuda COMMAND ggml_model_test
+  --gtest_filter=Model.*:-*Rivals*:*Evict*:*FullBudget*:*Prefill*:*Signal*)
+add_dependencies(ggml_model_test hata_fake_cuda)
+set_tests_properties(ggml_model_cuda PROPERTIES RESOURCE_LOCK model TIMEOUT 300
+  ENVIRONMENT "OMP_WAIT_POLICY=passive;HATA_CUDA_LIB=$<TARGET_FILE:hata_fake_cuda>")
+
 function(hata_ggml_script name)
   add_test(NAME ggml_${name} COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/ggml/${name}.sh
     $<TARGET_FILE:hata_ggml> ${ARGN})
