@@ -41,11 +41,14 @@ MaskBits::MaskBits(const uint16_t* mask, int64_t kv, int64_t rows)
       n_rows(rows),
       valid(static_cast<size_t>(rows * n_words())),
       n_valid(static_cast<size_t>(rows)) {
-  uint32_t values = 0;
+  uint16_t values = 0;
   for (int64_t r = 0; r < rows; ++r) {
     const uint16_t* of_row = mask + r * kv;
     n_valid[static_cast<size_t>(r)] = valid_cells(of_row, kv, valid.data() + r * n_words());
-    for (int64_t i = 0; i < kv; ++i) values |= of_row[i] != kMinusInfinity ? of_row[i] : 0;
+    for (int64_t i = 0; i < kv; ++i) {
+      const uint16_t value = of_row[i];
+      values = static_cast<uint16_t>(values | (value != kMinusInfinity ? value : 0));
+    }
   }
   has_values = (values & 0x7fff) != 0;
 }

@@ -7,8 +7,6 @@
 #include <string>
 
 #include "ggml/log.h"
-#include "methods/row_plan.h"
-#include "methods/sizes.h"
 
 namespace hata::host {
 namespace {
@@ -16,7 +14,6 @@ namespace {
 constexpr int kQ = 0, kK = 1, kV = 2, kMask = 3;  // sources of an attention node
 constexpr int kMaxDeviceGroup = 16;
 constexpr int64_t kCellsMeasured = 2048;  // copied at first for mean lengths
-constexpr int64_t kBitWords = 4;          // rows of bits start on 16 bytes
 
 int64_t elements(size_t bytes) { return static_cast<int64_t>(bytes / sizeof(float)); }
 
@@ -53,8 +50,7 @@ ggml_status DeviceRun::compute(ggml_backend_t backend, ggml_cgraph* graph, uint6
   tasks_.clear();
   candidates_.clear();
   masks_.clear();
-  for (size_t i = 0; i < n_plans_; ++i) plans_[i].mask.reset();
-  n_plans_ = 0;
+  plans_.clear();
   shared_.caches.end_of_graph(number);
   return status;
 }
@@ -223,12 +219,12 @@ Reason DeviceRun::plan_task(const Candidate& c) {
   }
   auto mask = mask_of(a);
   if (mask == nullptr) return Reason::cuda_inputs;
-  Plan* plan = plan_for(c, std::move(mask));
-  for (int64_t s = 0; s < a.n_streams; ++s) ++(chooses(*plan, s) ? sparse_steps_ : dense_steps_);
-  if (plan->sparse) {
-    tasks_.push_back({.attention = a, .cache = c.cache, .node = c.node, .plan = plan});
+  DevicePlan& plan = plan_for(c, std::move(mask));
+  for (int64_t s = 0; s < a.n_streams; ++s) ++(plan.sparse(s) ? sparse_steps_ : dense_steps_);
+  if (plan.sparse()) {
+    tasks_.push_back({.attention = a, .cache = c.cache, .node = c.node, .plan = &plan});
   }
-  count(a, *c.cache, *plan);
+  count(a, *c.cache, plan);
   return Reason::none;
 }
 
@@ -250,81 +246,23 @@ std::shared_ptr<const MaskBits> DeviceRun::mask_of(const Attention& a) {
   return bits;
 }
 
-DeviceRun::Plan* DeviceRun::plan_for(const Candidate& c, std::shared_ptr<const MaskBits> mask) {
-  const Attention& a = c.attention;
-  const KeptMass* kept = c.cache->data.kept_mass.get();
-  const uint64_t history = c.cache->data.index.history();
-  for (size_t i = 0; i < n_plans_; ++i) {
-    Plan& p = plans_[i];
-    if (p.mask == mask && p.n_rows == a.n_rows && p.n_streams == a.n_streams &&
-        p.first_cell == a.first_cell && p.stream_cells == a.stream_cells && p.kept_mass == kept &&
-        p.history == history) {
-      return &p;
-    }
+DevicePlan& DeviceRun::plan_for(const Candidate& c, std::shared_ptr<const MaskBits> mask) {
+  PlanKey key(c.attention, std::move(mask), c.cache->data);
+  for (DevicePlan& plan : plans_) {
+    if (plan.key() == key) return plan;
   }
-  if (n_plans_ == plans_.size()) plans_.emplace_back();
-  Plan& plan = plans_[n_plans_++];
-  plan = {.mask = std::move(mask),
-          .n_rows = a.n_rows,
-          .n_streams = a.n_streams,
-          .first_cell = a.first_cell,
-          .stream_cells = a.stream_cells,
-          .kept_mass = kept,
-          .history = history,
-          .rows = std::move(plan.rows)};
-  plan_rows(plan, a);
-  return &plan;
+  return plans_.emplace_back(std::move(key), config_->options.rule, c.attention);
 }
 
-// As Decoder does it; but with needs by KV head, all heads get as many keys as the one that needs
-// most.
-void DeviceRun::plan_rows(Plan& plan, const Attention& a) {
-  const SparseRule& rule = config_->options.rule;
-  const ggml_tensor* mask = a.node->src[kMask];
-  plan.rows.assign(static_cast<size_t>(plan.n_rows * plan.n_streams), RowPlan{});
-  for (int64_t r = 0; r < std::ssize(plan.rows); ++r) {
-    const int64_t stream = r / plan.n_rows;
-    int64_t of_mask = r;
-    if (mask != nullptr) {
-      of_mask = (mask->ne[3] > 1 ? stream * mask->ne[1] : 0) + r % plan.n_rows;
-    }
-    RowPlan& row = plan.rows[static_cast<size_t>(r)];
-    row.valid = {plan.mask->row(of_mask), static_cast<size_t>(plan.mask->n_words())};
-    row.n_valid = plan.mask->n_valid[static_cast<size_t>(of_mask)];
-    int64_t budget = rule.budget.of(row.n_valid);
-    if (rule.budget.mass > 0.0 && plan.kept_mass != nullptr) {
-      budget = 0;
-      for (int head = 0; head < a.shape.n_kv_heads; ++head) {
-        budget = std::max(budget, rule.budget.of(row.n_valid, *plan.kept_mass, head));
-      }
-    }
-    const bool sparse =
-        row.n_valid >= rule.min_ctx && budget < row.n_valid && plan.first_cell % 64 == 0;
-    if (sparse) row.budget = budget;
-    plan.sparse = plan.sparse || sparse;
-    plan.most_keys = std::max(plan.most_keys, sparse ? budget : row.n_valid);
-  }
-}
-
-std::span<const RowPlan> DeviceRun::rows_of(const Plan& plan, int64_t stream) const {
-  return std::span(plan.rows).subspan(static_cast<size_t>(stream * plan.n_rows),
-                                      static_cast<size_t>(plan.n_rows));
-}
-
-bool DeviceRun::chooses(const Plan& plan, int64_t stream) const {
-  const auto rows = rows_of(plan, stream);
-  return std::any_of(rows.begin(), rows.end(), [](const RowPlan& row) { return row.budget > 0; });
-}
-
-void DeviceRun::count(const Attention& a, const Cache& cache, const Plan& plan) {
+void DeviceRun::count(const Attention& a, const Cache& cache, const DevicePlan& plan) {
   const auto& codes = static_cast<const DeviceCodes&>(*cache.data.store);
   const int64_t heads = a.shape.n_kv_heads;
   const int64_t key_bytes = int64_t{2} * a.shape.head_dim * 2;
   const int64_t code_bits = codes.rbit() + (codes.codes().lengths != nullptr ? 4 : 0);
   for (int64_t s = 0; s < a.n_streams; ++s) {
-    if (chooses(plan, s)) counters_.choose_bytes += plan.mask->n_kv * heads * code_bits / 8;
+    if (plan.sparse(s)) counters_.choose_bytes += plan.n_kv() * heads * code_bits / 8;
   }
-  for (const RowPlan& row : plan.rows) {
+  for (const RowPlan& row : plan.rows()) {
     const int64_t attended = row.budget > 0 ? row.budget : row.n_valid;
     counters_.keys_attended += attended;
     counters_.keys_valid += row.n_valid;
@@ -351,7 +289,9 @@ ggml_status DeviceRun::compute_parts(ggml_backend_t backend, ggml_cgraph* graph)
     const OnCudaDevice on(*cuda_, lane_->device());
     ready = lane_->begin_graph();
     for (const Task& task : tasks_) {
-      if (ready && task.plan->valid == nullptr) ready = upload(*task.plan, *task.cache);
+      if (!ready || task.plan->on_device().valid != nullptr) continue;
+      ready = done(
+          task.plan->upload(*window_, task.cache->data.index, task.attention.cache->ne[1], *lane_));
     }
   }
   int at = 0;
@@ -381,55 +321,14 @@ bool DeviceRun::done(bool by_the_lane) {
   return by_the_lane;
 }
 
-// Which cells each row may choose, which it always keeps, how many, and of which stream.
-bool DeviceRun::upload(Plan& plan, const Cache& cache) {
-  const auto n_rows = std::ssize(plan.rows);
-  const auto& codes = static_cast<const DeviceCodes&>(*cache.data.store);
-  const int64_t stride = ceil_div(plan.mask->n_kv, 32 * kBitWords) * kBitWords;
-  const int64_t bits = n_rows * stride;
-  words_.assign(static_cast<size_t>(2 * bits + 2 * n_rows), 0);
-  uint32_t* valid = words_.data();
-  uint32_t* forced = valid + bits;
-  uint32_t* budgets = forced + bits;
-  uint32_t* sequences = budgets + n_rows;
-  for (int64_t s = 0; s < plan.n_streams; ++s) {
-    const auto rows = rows_of(plan, s);
-    const int64_t first_cell = plan.first_cell + s * plan.stream_cells;
-    Step step;
-    step.first_cell = first_cell;
-    forced_.reset(rows);
-    for (size_t t = 0; t < rows.size(); ++t) {
-      const int64_t r = s * plan.n_rows + static_cast<int64_t>(t);
-      std::memcpy(valid + r * stride, rows[t].valid.data(),
-                  static_cast<size_t>(ceil_div(plan.mask->n_kv, 32)) * sizeof(uint32_t));
-      budgets[r] = static_cast<uint32_t>(rows[t].budget > 0 ? rows[t].budget : rows[t].n_valid);
-      sequences[r] = static_cast<uint32_t>(first_cell / codes.stream_cells());
-      if (rows[t].budget == 0) continue;
-      forced_.choose(*window_, step, rows, cache.data.index, t);
-      for (const int32_t cell : forced_.cells(t)) {
-        forced[r * stride + cell / 32] |= uint32_t{1} << (cell % 32);
-      }
-    }
-  }
-  const auto* on_device =
-      static_cast<const uint32_t*>(lane_->upload(words_.data(), words_.size() * sizeof(uint32_t)));
-  if (!done(on_device != nullptr)) return false;
-  plan.bit_stride = stride;
-  plan.valid = on_device;
-  plan.forced = on_device + bits;
-  plan.budgets = reinterpret_cast<const int32_t*>(on_device + 2 * bits);
-  plan.sequences = plan.budgets + n_rows;
-  return true;
-}
-
 bool DeviceRun::run_task(Task& task, ggml_backend_t backend) {
   const OnCudaDevice on(*cuda_, lane_->device());
   const bool verify = task.cache->hashes != nullptr;
   if (verify) verify_before(task);
   if (!done(lane_->follow(backend))) return false;
   bool ran = true;
-  for (int64_t s = 0; s < task.plan->n_streams && ran; ++s) {
-    if (chooses(*task.plan, s)) ran = refresh(task, s);
+  for (int64_t s = 0; s < task.attention.n_streams && ran; ++s) {
+    if (task.plan->sparse(s)) ran = refresh(task, s);
   }
   ran = ran && decode(task);
   // Even where not all of it ran: what is enqueued must not write while ggml's kernel does.
@@ -444,8 +343,8 @@ bool DeviceRun::run_task(Task& task, ggml_backend_t backend) {
 bool DeviceRun::refresh(const Task& task, int64_t stream) {
   CellIndex& index = task.cache->data.index;
   auto& codes = static_cast<DeviceCodes&>(*task.cache->data.store);
-  const int64_t begin = task.plan->first_cell + stream * task.plan->stream_cells;
-  const int64_t end = begin + task.plan->mask->n_kv;
+  const int64_t begin = task.plan->first_cell(stream);
+  const int64_t end = begin + task.plan->n_kv();
   index.stale(begin, end, stale_);
   if (stale_.empty()) return true;
   if (codes.to_measure() && !measure(*task.cache, codes)) return false;
@@ -529,7 +428,7 @@ hata_cuda_cache DeviceRun::cache_of(const Task& task) const {
 
 bool DeviceRun::decode(const Task& task) {
   const Attention& a = task.attention;
-  const Plan& plan = *task.plan;
+  const DevicePlan& plan = *task.plan;
   const auto& codes = static_cast<const DeviceCodes&>(*task.cache->data.store);
   const ggml_tensor* node = a.node;
   const ggml_tensor* q = node->src[kQ];
@@ -540,7 +439,7 @@ bool DeviceRun::decode(const Task& task) {
   step.codes = codes.codes();
   step.projection = codes.projection();
   step.mode = HATA_CUDA_SPARSE;
-  step.n_rows = static_cast<int>(plan.rows.size());
+  step.n_rows = static_cast<int>(plan.rows().size());
   step.q = q->data;
   step.q_type = HATA_CUDA_F32;
   step.q_row_stride = elements(q->nb[1]);
@@ -549,17 +448,17 @@ bool DeviceRun::decode(const Task& task) {
   step.out_type = HATA_CUDA_F32;
   step.out_row_stride = elements(node->nb[2]);
   step.out_head_stride = elements(node->nb[1]);
-  step.sequences = plan.sequences;
-  step.max_n_kv = static_cast<int>(plan.mask->n_kv);
-  step.budgets = plan.budgets;
-  step.budget = static_cast<int>(plan.most_keys);
-  step.valid = plan.valid;
-  step.forced = plan.forced;
-  step.bit_stride = plan.bit_stride;
+  step.sequences = plan.on_device().sequences;
+  step.max_n_kv = static_cast<int>(plan.n_kv());
+  step.budgets = plan.on_device().budgets;
+  step.budget = static_cast<int>(plan.most_keys());
+  step.valid = plan.on_device().valid;
+  step.forced = plan.on_device().forced;
+  step.bit_stride = plan.on_device().bit_stride;
   step.scale = a.params.scale;
   step.softcap = a.params.softcap;
   step.sinks = a.params.sinks;
-  if (mask != nullptr && (a.params.max_bias > 0.0f || plan.mask->has_values)) {
+  if (mask != nullptr && (a.params.max_bias > 0.0f || plan.key().mask->has_values)) {
     if (!upload_slopes(a)) return false;
     step.slopes = slopes_on_device_;
     step.bias = static_cast<const uint16_t*>(mask->data);
@@ -590,14 +489,14 @@ bool DeviceRun::upload_slopes(const Attention& a) {
 Step DeviceRun::host_step(const Task& task, int64_t stream) const {
   Step step;
   step.shape = task.attention.shape;
-  step.n_kv = task.plan->mask->n_kv;
-  step.first_cell = task.plan->first_cell + stream * task.plan->stream_cells;
+  step.n_kv = task.plan->n_kv();
+  step.first_cell = task.plan->first_cell(stream);
   return step;
 }
 
 void DeviceRun::verify_before(const Task& task) {
-  while (std::ssize(verifiers_) < task.plan->n_streams) verifiers_.emplace_back();
-  for (int64_t s = 0; s < task.plan->n_streams; ++s) {
+  while (std::ssize(verifiers_) < task.attention.n_streams) verifiers_.emplace_back();
+  for (int64_t s = 0; s < task.attention.n_streams; ++s) {
     verifiers_[static_cast<size_t>(s)].before(host_step(task, s), task.cache->data.index, Worker{});
   }
 }
@@ -606,8 +505,8 @@ void DeviceRun::verify_before(const Task& task) {
 void DeviceRun::verify_after(const Task& task) {
   Cache& cache = *task.cache;
   auto& codes = static_cast<DeviceCodes&>(*cache.data.store);
-  for (int64_t s = 0; s < task.plan->n_streams; ++s) {
-    if (!chooses(*task.plan, s)) continue;
+  for (int64_t s = 0; s < task.attention.n_streams; ++s) {
+    if (!task.plan->sparse(s)) continue;
     const Step step = host_step(task, s);
     std::vector<int32_t> cells(static_cast<size_t>(step.n_kv));
     for (int64_t i = 0; i < step.n_kv; ++i) {
@@ -621,8 +520,8 @@ void DeviceRun::verify_after(const Task& task) {
     }
     const CacheView keys{rows_.data() - static_cast<size_t>(step.first_cell) * cache.row_bytes,
                          DType::f16, cache.row_bytes, cache.head_bytes};
-    verifiers_[static_cast<size_t>(s)].after(step, rows_of(*task.plan, s), codes, keys,
-                                             cache.row_bytes, *cache.hashes, Worker{});
+    verifiers_[static_cast<size_t>(s)].after(step, task.plan->rows(s), codes, keys, cache.row_bytes,
+                                             *cache.hashes, Worker{});
   }
   verify_mask(task);
 }
@@ -635,7 +534,7 @@ void DeviceRun::verify_mask(const Task& task) {
   std::vector<uint16_t> there(real.ggml_nbytes(mask) / sizeof(uint16_t));
   real.ggml_backend_tensor_get(mask, there.data(), 0, real.ggml_nbytes(mask));
   const MaskBits bits(there.data(), mask->ne[0], mask->ne[1] * mask->ne[3]);
-  if (bits.valid == task.plan->mask->valid) return;
+  if (bits.valid == task.plan->key().mask->valid) return;
   say("VERIFY FAILED: the mask of layer " + std::to_string(task.attention.layer) +
       " is not the one that was seen");
   ++wrong_masks_;

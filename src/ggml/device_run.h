@@ -16,9 +16,9 @@
 #include "ggml/device_codes.h"
 #include "ggml/device_inputs.h"
 #include "ggml/device_lane.h"
+#include "ggml/device_plan.h"
 #include "ggml/graph_cut.h"
 #include "ggml/graph_run.h"
-#include "methods/window.h"
 
 namespace hata::host {
 
@@ -46,29 +46,11 @@ class DeviceRun {
     int node;
   };
 
-  /// What the rows of a node choose from; layers with one mask and one order of writes share it.
-  struct Plan {
-    // What it is made of:
-    std::shared_ptr<const MaskBits> mask;
-    int64_t n_rows, n_streams;  ///< rows per stream
-    int64_t first_cell, stream_cells;
-    const KeptMass* kept_mass;
-    uint64_t history;
-    // What it says:
-    std::vector<RowPlan> rows;  ///< [stream][row]; budget 0: all its keys
-    int64_t most_keys = 0;      ///< that any row attends to
-    bool sparse = false;        ///< a row chooses
-    // On the device, once they are needed:
-    const uint32_t *valid = nullptr, *forced = nullptr;
-    const int32_t *budgets = nullptr, *sequences = nullptr;
-    int64_t bit_stride = 0;
-  };
-
   struct Task {
     Attention attention;
     std::shared_ptr<Cache> cache;
     int node;
-    Plan* plan;
+    DevicePlan* plan;
   };
 
   // --- before the graph is computed ---------------------------------------------------------
@@ -81,18 +63,14 @@ class DeviceRun {
   void plan_tasks();
   Reason plan_task(const Candidate& candidate);
   std::shared_ptr<const MaskBits> mask_of(const Attention& attention);
-  Plan* plan_for(const Candidate& candidate, std::shared_ptr<const MaskBits> mask);
-  void plan_rows(Plan& plan, const Attention& attention);
-  std::span<const RowPlan> rows_of(const Plan& plan, int64_t stream) const;
-  bool chooses(const Plan& plan, int64_t stream) const;
-  void count(const Attention& attention, const Cache& cache, const Plan& plan);
+  DevicePlan& plan_for(const Candidate& candidate, std::shared_ptr<const MaskBits> mask);
+  void count(const Attention& attention, const Cache& cache, const DevicePlan& plan);
 
   // --- while it is computed: false says that the node is left to ggml ------------------------
   ggml_status compute_part(ggml_backend_t backend, ggml_cgraph* graph, int first, int n);
   ggml_status compute_parts(ggml_backend_t backend, ggml_cgraph* graph);
   bool worked(hata_cuda_status status);
   bool done(bool by_the_lane);
-  bool upload(Plan& plan, const Cache& cache);
   bool upload_slopes(const Attention& attention);
   bool run_task(Task& task, ggml_backend_t backend);
   bool refresh(const Task& task, int64_t stream);
@@ -124,16 +102,13 @@ class DeviceRun {
   DeviceLane* lane_ = nullptr;
   std::vector<Candidate> candidates_;
   std::vector<std::pair<const ggml_tensor*, std::shared_ptr<const MaskBits>>> masks_;
-  std::deque<Plan> plans_;  // the first n_plans_ are in use
-  size_t n_plans_ = 0;
+  std::deque<DevicePlan> plans_;
   std::vector<Task> tasks_;
   const int64_t* cells_on_device_ = nullptr;  ///< uploaded_cells_
   const float* slopes_on_device_ = nullptr;   ///< slopes_
   std::string failure_;                       ///< of the last CUDA call that failed
 
   // Memory that is used again:
-  ForcedKeys forced_;
-  std::vector<uint32_t> words_;
   std::vector<int32_t> stale_;  // cells of one stream's view
   std::vector<int64_t> cells_;  // the same, from the stream's first cell on
   std::vector<int64_t> uploaded_cells_;
