@@ -29,6 +29,12 @@ target_link_libraries(ggml_model_test PRIVATE hata_ggml llama ${CMAKE_DL_LIBS}
 gtest_discover_tests(ggml_model_test DISCOVERY_TIMEOUT 60 PROPERTIES
   ENVIRONMENT OMP_WAIT_POLICY=passive RESOURCE_LOCK model TIMEOUT 300)
 
+add_executable(ggml_cuda_test ggml/cuda_test.cpp)
+target_link_libraries(ggml_cuda_test PRIVATE hata_ggml ggml::ggml ggml::ggml-base
+  nlohmann_json::nlohmann_json GTest::gtest_main)
+gtest_discover_tests(ggml_cuda_test DISCOVERY_TIMEOUT 60 PROPERTIES
+  ENVIRONMENT OMP_WAIT_POLICY=passive TIMEOUT 300)
+
 # The way of a CUDA device: all that makes codes stale, under verify.
 add_test(NAME ggml_model_cuda COMMAND ggml_model_test
   --gtest_filter=Model.*:-*Rivals*:*Evict*:*FullBudget*:*Prefill*:*Signal*)
