@@ -319,6 +319,57 @@ TEST(GraphCut, EveryPartHasANumberOfItsOwn) {
   EXPECT_EQ(std::adjacent_find(all.begin(), all.end()), all.end());
 }
 
+// The stand-in's events have always happened already.
+TEST(DeviceLane, EventsThatDoNotWaitAreNotUsed) {
+  struct Event {
+    ggml_backend_dev_t dev;
+    void* of_cuda;
+  };
+  AttentionGraph g({});
+  Real real = *first_real();
+  real.ggml_backend_event_new = [](ggml_backend_dev_t dev) {
+    return reinterpret_cast<ggml_backend_event_t>(new Event{dev, nullptr});
+  };
+  real.ggml_backend_event_free = [](ggml_backend_event_t event) {
+    delete reinterpret_cast<Event*>(event);
+  };
+  real.ggml_backend_event_record = [](ggml_backend_event_t, ggml_backend_t) {};
+  real.ggml_backend_event_wait = [](ggml_backend_t, ggml_backend_event_t) {};
+  std::string why;
+  const CudaLibrary* cuda = CudaLibrary::get(why);
+  ASSERT_NE(cuda, nullptr) << why;
+  DeviceLane lane(real, *cuda, ggml_backend_get_device(g.backend), 0);
+  EXPECT_TRUE(lane.follow(g.backend));
+  EXPECT_FALSE(lane.by_events());
+  EXPECT_TRUE(lane.lead(g.backend));
+}
+
+TEST(DeviceLane, UploadsLastAsLongAsTheirGraph) {
+  std::string why;
+  const CudaLibrary* cuda = CudaLibrary::get(why);
+  ASSERT_NE(cuda, nullptr) << why;
+  DeviceLane lane(*first_real(), *cuda, nullptr, 0);
+  for (int graph = 0; graph < 5; ++graph) {
+    ASSERT_TRUE(lane.begin_graph());
+    std::vector<std::pair<const void*, std::vector<int>>> uploads;
+    for (const size_t n : {1, 100, 300'000, 7, 500'000, 200'000}) {
+      std::vector<int> data(n, graph * 100 + static_cast<int>(n % 97));
+      const void* there = lane.upload(data.data(), n * sizeof(int));
+      ASSERT_NE(there, nullptr);
+      uploads.emplace_back(there, std::move(data));
+    }
+    for (const auto& [there, data] : uploads) {
+      EXPECT_EQ(std::memcmp(there, data.data(), data.size() * sizeof(int)), 0);
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(there) % 256, 0u);
+    }
+    lane.end_graph();
+  }
+  const DeviceMemory* small = lane.workspace(8, 1000);
+  const DeviceMemory* other = lane.workspace(16, 1000);
+  EXPECT_NE(small->as<void>(), other->as<void>());
+  EXPECT_EQ(lane.workspace(8, 900)->as<void>(), small->as<void>());
+}
+
 /// A ggml whose buffers are a device's.
 Real device_real() {
   Real real = *first_real();
