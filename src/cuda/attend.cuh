@@ -34,43 +34,42 @@ struct Attention {
   float max[kHeadTiles][2], sum[kHeadTiles][2];
   float acc[kHeadTiles][kSteps][4];
 
-  __device__ __forceinline__ void begin(const StepParams& p, int row, int head) {
+  /// x: the group's queries in shared memory, [group][kDim].
+  __device__ __forceinline__ void begin(const float* x, int group) {
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
     for (int t = 0; t < kHeadTiles; ++t) {
       const int g = t * 8 + lane / 4;
-      const int64_t at = row * p.q_row_stride + (head * p.group + g) * p.q_head_stride;
+      const float* at = x + (g < group ? g : 0) * kDim + lane % 4 * 2;
 #pragma unroll
       for (int s = 0; s < kSteps; ++s) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const int64_t i = at + s * 16 + half * 8 + lane % 4 * 2;
-          q[t][s][half] = g < p.group ? H::pack(element(p.q, p.q_type, i), element(p.q, p.q_type, i + 1)) : 0u;
+          const float2 v = *reinterpret_cast<const float2*>(at + s * 16 + half * 8);
+          q[t][s][half] = g < group ? H::pack(v.x, v.y) : 0u;
+          acc[t][s][2 * half] = acc[t][s][2 * half + 1] = 0.0f;
         }
       }
 #pragma unroll
       for (int j = 0; j < 2; ++j) max[t][j] = -INFINITY, sum[t][j] = 0.0f;
-#pragma unroll
-      for (int s = 0; s < kSteps; ++s) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) acc[t][s][j] = 0.0f;
-      }
     }
   }
 
   /// Begins to copy the rows of 16 cells; lane l has the cell of row l % 16 (negative: none).
-  static __device__ __forceinline__ void begin_copy(const Cells& cells, int64_t offset, int cell,
+  static __device__ __forceinline__ void begin_copy(const Cells& cells, bool values, int cell,
                                                     uint32_t to) {
+    constexpr uint32_t kNone = 0xffffffffu;
     const int lane = threadIdx.x % kWarp;
-    const std::byte* row = cells.key(cell < 0 ? 0 : cell) + offset;
-    const auto address = cell < 0 ? 0ull : reinterpret_cast<unsigned long long>(row);
+    // In units of 16 bytes, so that what goes from lane to lane is one word.
+    const uint32_t offset = cell < 0 ? kNone : static_cast<uint32_t>((cells.key(cell) - cells.keys) / 16);
+    const std::byte* base = cells.keys + (values ? cells.to_values : 0);
 #pragma unroll
     for (int i = 0; i < Tile<kDim>::kChunks / 2; ++i) {
       const int at = i * kWarp + lane;
       const int r = at / Tile<kDim>::kChunks, chunk = at % Tile<kDim>::kChunks;
-      const auto from = __shfl_sync(kAll, address, r);
+      const uint32_t from = __shfl_sync(kAll, offset, r);
       copy_async<16>(to + r * Tile<kDim>::kRowBytes + chunk * 16,
-                     reinterpret_cast<const std::byte*>(from) + chunk * 16, from != 0);
+                     base + (static_cast<uint64_t>(from) + chunk) * 16, from != kNone);
     }
   }
 
@@ -163,45 +162,55 @@ struct Attention {
     }
   }
 
-  /// Tiles first, first + n_warps, ... of n_tiles. `cell_at(i)` is the cell of key i of the block's
-  /// share, negative behind its end. `buffer`: kStages times a tile of keys and one of values.
+  /// Begins to copy the keys or the values of a tile to a slot of `buffer`; always commits.
+  template <class CellAt>
+  static __device__ __forceinline__ void begin_tile(const Cells& cells, int tile, int n_tiles,
+                                                    uint32_t buffer, int slot, bool values,
+                                                    CellAt cell_at) {
+    if (tile < n_tiles) {
+      begin_copy(cells, values,
+                 cell_at(tile * kTileKeys + static_cast<int>(threadIdx.x) % kTileKeys),
+                 buffer + (2 * slot + (values ? 1 : 0)) * Tile<kDim>::kBytes);
+    }
+    commit_copies();
+  }
+  /// Begins to copy the first kStages tiles of a warp; needs no queries.
+  template <int kStages, class CellAt>
+  static __device__ __forceinline__ void begin_tiles(const Cells& cells, int first, int n_warps,
+                                                     int n_tiles, uint32_t buffer, CellAt cell_at) {
+#pragma unroll 1
+    for (int i = 0; i < 2 * kStages; ++i) {
+      begin_tile(cells, first + i / 2 * n_warps, n_tiles, buffer, i / 2, i % 2 != 0, cell_at);
+    }
+  }
+
+  /// Tiles first, first + n_warps, ... of n_tiles, after begin_tiles(). `cell_at(i)` is the cell of
+  /// key i of the block's share, negative behind its end. `buffer`: kStages times a tile of keys and
+  /// one of values.
   template <int kStages, class CellAt>
   __device__ __forceinline__ void run(const StepParams& p, const Cells& cells, int row, int head,
                                       int first, int n_warps, int n_tiles, uint32_t buffer,
                                       CellAt cell_at) {
     constexpr uint32_t kTileBytes = Tile<kDim>::kBytes;
     const int lane = threadIdx.x % kWarp;
-    int next = first;
-    const auto copy = [&](int tile, int slot, bool value) {
-      const uint32_t to = buffer + (2 * slot + (value ? 1 : 0)) * kTileBytes;
-      if (tile < n_tiles) {
-        begin_copy(cells, value ? cells.to_values : 0, cell_at(tile * kTileKeys + (lane & 15)), to);
-      }
-      commit_copies();
-    };
-#pragma unroll
-    for (int slot = 0; slot < kStages; ++slot) {
-      copy(next, slot, false);
-      copy(next, slot, true);
-      next += n_warps;
-    }
     int slot = 0;
+#pragma unroll 1
     for (int tile = first; tile < n_tiles; tile += n_warps) {
       const uint32_t keys = buffer + 2 * slot * kTileBytes;
+      const int next = tile + kStages * n_warps;
       wait_copies<2 * kStages - 1>();
       __syncwarp();
       float s[kHeadTiles][4], scales[kHeadTiles][2];
       logits(keys, s);
       __syncwarp();
-      copy(next, slot, false);
+      begin_tile(cells, next, n_tiles, buffer, slot, false, cell_at);
       weigh(p, row, head, s,
             [&](int half) { return cell_at(tile * kTileKeys + lane / 4 + 8 * half); }, scales);
       wait_copies<2 * kStages - 1>();
       __syncwarp();
       add_values(keys + kTileBytes, s, scales);
       __syncwarp();
-      copy(next, slot, true);
-      next += n_warps;
+      begin_tile(cells, next, n_tiles, buffer, slot, true, cell_at);
       slot = slot + 1 == kStages ? 0 : slot + 1;
     }
     wait_copies<0>();

@@ -17,6 +17,11 @@ namespace hata::cuda {
 constexpr int kWarp = 32;
 constexpr unsigned kAll = 0xffffffffu;
 
+/// The warp of this thread in its block, as a number that the compiler knows all its lanes to share.
+__device__ __forceinline__ int warp_index() {
+  return __shfl_sync(kAll, static_cast<int>(threadIdx.x) / kWarp, 0);
+}
+
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }

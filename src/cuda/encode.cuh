@@ -16,6 +16,38 @@ __device__ __forceinline__ float element(const void* row, hata_cuda_type type, i
   }
 }
 
+/// The queries of a KV head on their way to shared memory as f32, x[group][head_dim]: all loads are
+/// under way before the first is waited for. kDim: head_dim, 0: any.
+template <int kThreads, int kDim, int kMostHeads>
+struct Queries {
+  static constexpr int kEach = (kMostHeads * (kDim > 0 ? kDim : 256) + kThreads - 1) / kThreads;
+  float values[kEach];
+
+  __device__ __forceinline__ void load(const StepParams& p, int row, int head) {
+    const int64_t first = row * p.q_row_stride + static_cast<int64_t>(head) * p.group * p.q_head_stride;
+    const auto load_from = [&](const auto* q) {
+#pragma unroll
+      for (int j = 0; j < kEach; ++j) {
+        const int at = j * kThreads + static_cast<int>(threadIdx.x);
+        const int d = kDim > 0 ? kDim : p.head_dim, g = at / d;
+        if (g < p.group) values[j] = static_cast<float>(q[first + g * p.q_head_stride + at - g * d]);
+      }
+    };
+    switch (p.q_type) {
+      case HATA_CUDA_F16: load_from(static_cast<const __half*>(p.q)); break;
+      case HATA_CUDA_BF16: load_from(static_cast<const __nv_bfloat16*>(p.q)); break;
+      default: load_from(static_cast<const float*>(p.q));
+    }
+  }
+  __device__ __forceinline__ void store(const StepParams& p, float* x) const {
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      const int at = j * kThreads + static_cast<int>(threadIdx.x);
+      if (at < p.group * p.head_dim) x[at] = values[j];
+    }
+  }
+};
+
 /// The 4-bit length from |x|^2, as hata::key_lengths: no contraction here either.
 __device__ __forceinline__ uint32_t length_of(float norm2, float inv_unit) {
   const float length = floorf(__fadd_rn(__fmul_rn(__fsqrt_rn(norm2), inv_unit), 0.5f));
@@ -50,30 +82,32 @@ struct Codes {
 };
 
 /// One slab of W's columns, [head_dim][columns], on its way to shared memory. No more than the copy
-/// is begun; the caller commits it.
+/// is begun; the caller commits it. `columns`: a power of two, 8 or more.
 __device__ __forceinline__ void begin_slab(const float* w, int head_dim, int rbit, int first,
                                            int columns, float* slab, int n_threads) {
-  const int quads = columns / 4;
+  const int quads = columns / 4, shift = __ffs(quads) - 1;
   for (int i = threadIdx.x; i < head_dim * quads; i += n_threads) {
-    const int row = i / quads, quad = i % quads;
-    copy_async<16>(shared_address(slab + row * columns + quad * 4),
-                   w + static_cast<int64_t>(row) * rbit + first + quad * 4, true);
+    const int row = i >> shift, quad = i & (quads - 1);
+    copy_async<16>(shared_address(slab + 4 * i), w + static_cast<int64_t>(row) * rbit + first + quad * 4,
+                   true);
   }
 }
 
 /// Encodes n vectors x[v][head_dim] under the slab's columns; whole bytes of codes go to all blocks
-/// of the cluster. `columns` is a multiple of 8.
-template <int kWords>
-__device__ __forceinline__ void encode_slab(const float* slab, int head_dim, int first, int columns,
-                                            const float* x, int first_vector, int n_vectors,
-                                            Codes<kWords>& codes, int n_blocks, int n_threads) {
+/// of the cluster: vector v's code starts code_bytes * v behind `codes`. Out of line: it runs once,
+/// and what runs once is slow to fetch.
+static __device__ __noinline__ void encode_slab(const float* slab, int head_dim, int first,
+                                                int columns, const float* x, int n_vectors,
+                                                uint32_t codes, int code_bytes, int n_blocks,
+                                                int n_threads) {
+  const int shift = __ffs(columns) - 1;
   const int total = n_vectors * columns;
   for (int base = threadIdx.x & ~(kWarp - 1); base < total; base += n_threads) {
     const int at = base + threadIdx.x % kWarp;
-    const int v = at / columns, column = at % columns;
+    const int v = at >> shift, column = at & (columns - 1);
     float sum = 0.0f;
     if (at < total) {
-      const float* xv = x + (first_vector + v) * head_dim;
+      const float* xv = x + v * head_dim;
       const float* wc = slab + column;
 #pragma unroll 4
       for (int i = 0; i < head_dim; i += 4) {
@@ -87,7 +121,8 @@ __device__ __forceinline__ void encode_slab(const float* slab, int head_dim, int
     const unsigned bits = __ballot_sync(kAll, sum > 0.0f);
     if (at < total && column % 8 == 0) {
       const uint32_t byte = bits >> (at % kWarp) & 0xff;
-      const uint32_t to = shared_address(&codes.vectors[first_vector + v][0]) + (first + column) / 8;
+      const uint32_t to = codes + v * code_bytes + (first + column) / 8;
+#pragma unroll 1
       for (int rank = 0; rank < n_blocks; ++rank) store_peer_byte(peer_address(to, rank), byte);
     }
   }

@@ -63,6 +63,9 @@ cudaError_t allow(const void* kernel, int shared_bytes, int cluster) {
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     if (e != cudaSuccess) return e;
     allowed.bytes = shared_bytes;
+    // Else the driver may leave so much to the L1 cache that but one block fits.
+    cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                         cudaSharedmemCarveoutMaxShared);
   }
   if (cluster > 8 && !allowed.clusters) {
     const cudaError_t e =
@@ -294,7 +297,7 @@ struct Workspace {
 int splits_for(const StepParams& p, const Device& device, int n_keys) {
   const int pairs = p.n_rows * p.n_kv_heads;
   if (tuning().splits > 0) return tuning().splits;
-  const int slots = 2 * device.multiprocessors;
+  const int slots = device.multiprocessors;
   const int most = std::max(1, (n_keys + 2 * kSplitWarps * kTileKeys - 1) / (2 * kSplitWarps * kTileKeys));
   return std::clamp(slots / pairs, 1, std::min(most, 256));
 }
@@ -307,29 +310,42 @@ Plan plan_step(const StepParams& given, const Device& device, bool fused) {
   p.attend = fused;
   const int pairs = p.n_rows * p.n_kv_heads;
   const int pieces = (p.max_n_kv + kPiece - 1) / kPiece;
-  const int most_blocks = device.major < 9 ? 1 : std::min(device.major >= 12 ? 8 : 16, p.rbit / 8);
-  const int slots = 2 * device.multiprocessors;
+  const int most_blocks = device.major < 9 ? 1 : std::min(8, p.rbit / 8);
   int n = 1;
-  while (2 * n <= most_blocks && 2 * n * pairs <= slots && 2 * n <= pieces) n *= 2;
-  while (2 * n <= most_blocks && (pieces + n - 1) / n * kPiece > 1 << kIndexBits) n *= 2;
+  while (2 * n <= most_blocks && 2 * n * pairs <= device.multiprocessors && 2 * n <= pieces) n *= 2;
+  while (2 * n <= most_blocks && (pieces + n - 1) / n > kMostPieces) n *= 2;
   if (tuning().n_blocks > 0) n = tuning().n_blocks;
-  if ((pieces + n - 1) / n * kPiece > 1 << kIndexBits) return plan;  // not possible
+  if ((pieces + n - 1) / n > kMostPieces) return plan;  // not possible
+  // Two small blocks a multiprocessor do their phases at different times; clusters of them do not
+  // fit as well.
+  p.warps = fused && n == 1 && pairs > device.multiprocessors ? 8 : 16;
+  if (tuning().warps > 0) p.warps = tuning().warps;
 
   p.list_limit = fused ? round_up((p.budget + n - 1) / n, kTileKeys) : 0;
   p.slab_columns = p.rbit / n;
-  while (p.slab_columns > 8 && p.head_dim * p.slab_columns * 4 > 32 * 1024) p.slab_columns /= 2;
-  const int per_warp = (p.budget + n * kStepWarps - 1) / (n * kStepWarps);
-  p.candidate_limit = std::clamp(round_up(2 * per_warp + 128, 32), 256, 3072);
+  const int most_slab = p.warps == 8 ? 16 * 1024 : 32 * 1024;
+  while (p.slab_columns > 8 && p.head_dim * p.slab_columns * 4 > most_slab) p.slab_columns /= 2;
+  const int per_warp = (p.budget + n * p.warps - 1) / (n * p.warps);
+  // At least as many as there is room for once W's slab is no longer needed.
+  const int room = p.head_dim * p.slab_columns / p.warps;
+  p.candidate_limit = std::max({round_up(5 * per_warp / 2 + 128, 32), 256, room});
   const int piece_bytes = kPiece * p.rbit / 8 + kPiece / 2;
   const int tiles = fused ? std::max(2 * tile_bytes(p.head_dim), p.group * (p.head_dim + 4) * 4) : 0;
-  // Two blocks a multiprocessor, each with 1 KB that is CUDA's, and the static memory.
-  const int half = device.shared_bytes / 2 - 1024 - kStaticBytes;
-  for (p.stages = tuning().stages > 0 ? tuning().stages : 4;; --p.stages) {
-    p.gather_bytes = round_up(std::max(p.stages * piece_bytes, tiles), 16);
-    plan.shared_bytes = StepLayout(p, n).bytes;
-    if (plan.shared_bytes <= half || p.stages == 2) break;
+  // Two blocks a multiprocessor have 1 KB each that is CUDA's.
+  const int most_bytes =
+      (p.warps == 8 ? device.shared_bytes / 2 - 1024 : device.block_bytes) - kStaticBytes;
+  const auto size = [&] {
+    // Ties are ranked in the ring's memory.
+    const int ties = 4 * (p.warps * p.candidate_limit + 2 * ((pieces + n - 1) / n)) / p.warps + 16;
+    p.gather_bytes = round_up(std::max({p.stages * piece_bytes, tiles, ties}), 16);
+    return plan.shared_bytes = StepLayout(p, n).bytes;
+  };
+  for (p.stages = tuning().stages > 0 ? tuning().stages : 5; size() > most_bytes && p.stages > 2;) {
+    --p.stages;
   }
-  if (plan.shared_bytes > device.block_bytes - kStaticBytes) return plan;
+  // Fewer candidates than are to be expected: the step is slower, not wrong.
+  while (size() > most_bytes && p.candidate_limit > 32) p.candidate_limit -= 32;
+  if (plan.shared_bytes > most_bytes) return plan;
   plan.n_blocks = n;
   plan.params = p;
   return plan;

@@ -11,8 +11,8 @@ namespace hata::cuda {
 constexpr int kMaxGroup = 16;
 constexpr int kPiece = 128;      ///< keys that a warp scores at a time
 constexpr int kScoreShift = 4;   ///< include/hata/score.h
-constexpr int kStepWarps = 8;    ///< of a block of the step kernel
-constexpr int kSplitWarps = 4;   ///< of a block of the split kernel
+constexpr int kMostWarps = 16;   ///< of a block of the step kernel
+constexpr int kSplitWarps = 8;   ///< of a block of the split kernel
 constexpr int kTileKeys = 16;    ///< keys that a warp attends to at a time
 
 /// Bins of a histogram of scores: score + max_score is the bin, and one more bin, the highest, for
@@ -62,6 +62,7 @@ struct StepParams {
   int64_t selected_stride;  ///< of one row and KV head
 
   // --- of the launch ----------------------------------------------------------------------
+  int warps;              ///< step kernel: of a block, 16 (one a multiprocessor) or 8 (two)
   int stages;           ///< step kernel: pieces under way per warp
   int slab_columns;     ///< columns of W that lie in shared memory at a time
   int candidate_limit;  ///< candidates per warp

@@ -5,37 +5,97 @@
 
 namespace hata::cuda {
 
+// Hopper still has binary tensor cores, and they do what is wanted: popcounts of many ands at once.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+constexpr bool kBinaryMma = true;
+#else
+constexpr bool kBinaryMma = false;
+#endif
+
+/// c += popcount(a and b), 16 rows of 256 bits by 8 columns.
+__device__ __forceinline__ void binary_mma(int (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                           uint32_t a3, uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+      "{%8,%9}, {%0,%1,%2,%3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
 /// A group's query as scoring takes it, in registers.
+///
+/// Binary tensor cores: lane (r, c) = (lane / 4, lane % 4) puts the words of a key of its own into
+/// row r, one of four 32-bit slots: slot c (and c + 4 for the next word). Column 2 c + i of the other
+/// factor is plane i in slots c and c + 4 and zero in the rest, so that the sums of both planes come
+/// back to the lane that gave the key.
 template <int kWords, int kPlanes>
 struct Query {
+  static constexpr int kPairs = (kPlanes + 1) / 2;  ///< of planes
+
   uint32_t majority[kWords];
-  uint32_t planes[kPlanes][kWords];
+  uint32_t planes[kBinaryMma ? kPairs : kPlanes][kWords];
   int max_product;
-  int weight;  ///< of the first plane; each further one has twice that
-  int offset;
+  int factor;  ///< of the planes' sum in a product
+  int offset;  ///< max_score, and rounding
 
   __device__ __forceinline__ Query(const Codes<kWords>& codes, int group, int rbit)
       : max_product(codes.max_product),
-        weight(group % 2 != 0 ? 1 : 2),
-        offset(max_score(group, rbit)) {
+        factor(group % 2 != 0 ? -2 : -4),
+        offset(max_score(group, rbit) << kScoreShift) {
+    const int lane = threadIdx.x % kWarp, column = lane / 4;
 #pragma unroll
     for (int w = 0; w < kWords; ++w) {
       majority[w] = codes.majority[w];
+      if constexpr (kBinaryMma) {
 #pragma unroll
-      for (int p = 0; p < kPlanes; ++p) planes[p][w] = codes.planes[p][w];
+        for (int pair = 0; pair < kPairs; ++pair) {
+          const int plane = 2 * pair + column % 2;
+          planes[pair][w] = column / 2 == lane % 4 && plane < kPlanes ? codes.planes[plane][w] : 0u;
+        }
+      } else {
+#pragma unroll
+        for (int p = 0; p < kPlanes; ++p) planes[p][w] = codes.planes[p][w];
+      }
     }
   }
 
-  __device__ __forceinline__ int bin(const uint32_t (&key)[kWords], int length) const {
+  /// The bins of two keys of this lane. Whole warps.
+  __device__ __forceinline__ void bins(const uint32_t (&x)[kWords], const uint32_t (&y)[kWords],
+                                       int x_length, int y_length, int& x_bin, int& y_bin) const {
+    int x_sum = 0, y_sum = 0;
+    if constexpr (kBinaryMma) {
+#pragma unroll
+      for (int pair = kPairs - 1; pair >= 0; --pair) {
+        int c[4] = {0, 0, 0, 0};
+#pragma unroll
+        for (int w = 0; w < kWords; w += 2) {
+          binary_mma(c, x[w] ^ majority[w], y[w] ^ majority[w], x[w + 1] ^ majority[w + 1],
+                     y[w + 1] ^ majority[w + 1], planes[pair][w], planes[pair][w + 1]);
+        }
+        x_sum = 4 * x_sum + 2 * c[1] + c[0];
+        y_sum = 4 * y_sum + 2 * c[3] + c[2];
+      }
+    } else {
+      x_sum = sum_of(x);
+      y_sum = sum_of(y);
+    }
+    x_bin = bin_of(x_sum, x_length);
+    y_bin = bin_of(y_sum, y_length);
+  }
+
+  __device__ __forceinline__ int bin_of(int sum, int length) const {
+    return (length * (max_product + factor * sum) + offset) >> kScoreShift;
+  }
+  /// The planes' sum of a key, by this lane alone.
+  __device__ __forceinline__ int sum_of(const uint32_t (&key)[kWords]) const {
     int sum = 0;
 #pragma unroll
     for (int p = kPlanes - 1; p >= 0; --p) {
-      int plane = 0;
+      sum *= 2;
 #pragma unroll
-      for (int w = 0; w < kWords; ++w) plane += __popc((key[w] ^ majority[w]) & planes[p][w]);
-      sum = 2 * sum + plane;
+      for (int w = 0; w < kWords; ++w) sum += __popc((key[w] ^ majority[w]) & planes[p][w]);
     }
-    return ((length * (max_product - 2 * weight * sum)) >> kScoreShift) + offset;
+    return sum;
   }
 };
 

@@ -9,9 +9,8 @@
 
 namespace hata::cuda {
 
-constexpr int kStepThreads = kStepWarps * kWarp;
 constexpr int kIndexBits = 19;  ///< of a candidate: cells of a block; the bin lies above them
-constexpr int kMaxTies = 2048;  ///< that are ranked among each other
+constexpr int kMostPieces = (1 << kIndexBits) / kPiece;
 
 /// Where the threshold lies in a histogram over all blocks of the cluster.
 struct Threshold {
@@ -21,34 +20,57 @@ struct Threshold {
 };
 
 struct SelectScratch {
-  int warp_sums[kStepWarps];
+  int warp_sums[kMostWarps];
   Threshold threshold;
   int all;  ///< keys in the histogram
-  int before_above, before_at, own_above, own_at;
-  int warp_above[kStepWarps], warp_at[kStepWarps];
+  int before_above, own_above;  ///< keys above the threshold: of the blocks before, of this one
+  int before_at, own_at;        ///< keys at it
+  int warp_above[kMostWarps], warp_at[kMostWarps];
 };
 
-/// Finds the bin that the `wanted`-th best key lies in. `hist`: n_bins counts in the shared memory of
-/// every block, complete; `totals`: room for the sums. All threads; ends with a block barrier.
-__device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals, int n_bins,
-                                                    int lowest, int wanted, int n_blocks,
-                                                    SelectScratch& s) {
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+/// Finds the bin that the `wanted`-th best key lies in; with `shares` also how many keys above it and
+/// in it this block has, and those before it. `hist`: n_bins counts in the shared memory of every
+/// block, complete, zero below the bin `lowest`; `totals`, `before`: room for sums over blocks. All
+/// threads; ends with a block barrier. Out of line, as all that runs once or twice: code is fetched
+/// more slowly than it runs.
+template <int kWarps>
+__device__ __noinline__ Threshold find_threshold(const int* hist, int* totals, int* before,
+                                                 int n_bins, int lowest, int wanted, int rank,
+                                                 int n_blocks, bool shares, SelectScratch& s) {
+  constexpr int kAtOnce = 8;  // loads from other blocks under way
+  const int warp = warp_index(), lane = threadIdx.x % kWarp;
   const int n_groups = n_bins / 4;
-  const int each = (n_groups + kStepThreads - 1) / kStepThreads;
+  const int each = (n_groups + kWarps * kWarp - 1) / (kWarps * kWarp);
   // Thread 0 has the highest bins.
   const int end = n_groups - static_cast<int>(threadIdx.x) * each;
   const int begin = max(max(0, lowest / 4), end - each);
   int sum = 0;
+#pragma unroll 1
   for (int group = end - 1; group >= begin; --group) {
     const uint32_t at = shared_address(hist + 4 * group);
-    uint4 total = make_uint4(0, 0, 0, 0);
-    for (int rank = 0; rank < n_blocks; ++rank) {
-      const uint4 v = load_peer4(peer_address(at, rank));
-      total.x += v.x, total.y += v.y, total.z += v.z, total.w += v.w;
+    int4 total = make_int4(0, 0, 0, 0), sooner = total;
+    const auto add = [](int4& to, const uint4& v) {
+      to.x += static_cast<int>(v.x), to.y += static_cast<int>(v.y);
+      to.z += static_cast<int>(v.z), to.w += static_cast<int>(v.w);
+    };
+    // Each block begins with itself, so that they do not all ask the same one. A power of two.
+#pragma unroll 1
+    for (int first = 0; first < n_blocks; first += kAtOnce) {
+      uint4 v[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        v[i] = make_uint4(0, 0, 0, 0);
+        if (i < n_blocks) v[i] = load_peer4(peer_address(at, (rank + first + i) & (n_blocks - 1)));
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        add(total, v[i]);
+        if (((rank + first + i) & (n_blocks - 1)) < rank) add(sooner, v[i]);
+      }
     }
-    reinterpret_cast<uint4*>(totals)[group] = total;
-    sum += static_cast<int>(total.x + total.y + total.z + total.w);
+    reinterpret_cast<int4*>(totals)[group] = total;
+    reinterpret_cast<int4*>(before)[group] = sooner;
+    sum += total.x + total.y + total.z + total.w;
   }
   int inclusive = sum;
 #pragma unroll
@@ -57,76 +79,102 @@ __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals
     if (lane >= step) inclusive += v;
   }
   if (lane == kWarp - 1) s.warp_sums[warp] = inclusive;
-  if (threadIdx.x == 0) s.threshold = {0, 0, 0};
-  __syncthreads();
-  int before = inclusive - sum, all = 0;
-#pragma unroll
-  for (int w = 0; w < kStepWarps; ++w) {
-    const int v = s.warp_sums[w];
-    if (w < warp) before += v;
-    all += v;
+  if (threadIdx.x == 0) {
+    s.threshold = {0, 0, 0};
+    s.before_above = s.own_above = 0;
   }
+  __syncthreads();
+  const int of_warp = lane < kWarps ? s.warp_sums[lane] : 0;
+  const int all = static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(of_warp)));
+  const int of_earlier = static_cast<int>(
+      __reduce_add_sync(kAll, static_cast<unsigned>(lane < warp ? of_warp : 0)));
+  int better = of_earlier + inclusive - sum;
   if (threadIdx.x == 0) s.all = all;
-  const bool enough = all >= wanted;
-  if (enough && before < wanted && before + sum >= wanted) {
-    int above = before;
+  if (all >= wanted && better < wanted && better + sum >= wanted) {
+#pragma unroll 1
     for (int bin = 4 * end - 1;; --bin) {
       const int at = totals[bin];
-      if (above + at >= wanted) {
-        s.threshold = {bin, above, at};
+      if (better + at >= wanted) {
+        s.threshold = {bin, better, at};
         break;
       }
-      above += at;
+      better += at;
     }
   }
-  if (!enough && begin == 0 && end > 0) {  // all keys: those of bin 0 are the last
+  if (all < wanted && begin == 0 && end > 0) {  // all keys: those of bin 0 are the last
     s.threshold = {0, all - totals[0], totals[0]};
   }
   __syncthreads();
-  return s.threshold;
+  const Threshold t = s.threshold;
+  if (!shares) return t;
+  int before_above = 0, own_above = 0;
+#pragma unroll 1
+  for (int bin = 4 * end - 1; bin >= 4 * begin && bin > t.bin; --bin) {
+    before_above += before[bin];
+    own_above += hist[bin];
+  }
+  before_above = static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(before_above)));
+  own_above = static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(own_above)));
+  if (lane == 0 && before_above != 0) atomicAdd(&s.before_above, before_above);
+  if (lane == 0 && own_above != 0) atomicAdd(&s.own_above, own_above);
+  if (t.bin >= 4 * begin && t.bin < 4 * end) {
+    s.before_at = before[t.bin];
+    s.own_at = hist[t.bin];
+  }
+  __syncthreads();
+  return t;
 }
 
-/// Of this block and of those before it: how many keys lie above the threshold and at it.
-__device__ __forceinline__ void count_shares(const int* hist, int n_bins, const Threshold& t,
-                                             int rank, SelectScratch& s) {
-  const int lane = threadIdx.x % kWarp;
-  if (threadIdx.x == 0) s.before_above = s.before_at = s.own_above = s.own_at = 0;
+/// Ranks the block's keys at the threshold by their cells. `tied`: offsets of their cells, those of a
+/// piece side by side and in order; `first`, `start`: room for an int a piece. Afterwards the rank of
+/// tied[j] is start[piece] + j - first[piece]. All threads; ends with a block barrier.
+template <int kWarps>
+__device__ __noinline__ void rank_ties(const uint32_t* tied, int n_ties, int* first, int* start,
+                                       int n_pieces, SelectScratch& s) {
+  constexpr int kThreads = kWarps * kWarp;
+  const int warp = warp_index(), lane = threadIdx.x % kWarp;
+  const auto piece = [&](int j) { return static_cast<int>(tied[j]) / kPiece; };
+#pragma unroll 1
+  for (int i = threadIdx.x; i < n_pieces; i += kThreads) start[i] = 0;
   __syncthreads();
-  int before_above = 0, own_above = 0;
-  for (int group = t.bin / 4 + threadIdx.x; group < n_bins / 4; group += kStepThreads) {
-    const uint32_t at = shared_address(hist + 4 * group);
-    for (int r = 0; r <= rank; ++r) {
-      const uint4 v = load_peer4(peer_address(at, r));
-      const uint32_t count[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int n = static_cast<int>(count[i]);
-        if (4 * group + i > t.bin) {
-          (r < rank ? before_above : own_above) += n;
-        } else if (4 * group + i == t.bin) {
-          if (r < rank) {
-            atomicAdd(&s.before_at, n);
-          } else {
-            s.own_at = n;
-          }
-        }
-      }
+#pragma unroll 1
+  for (int j = threadIdx.x; j < n_ties; j += kThreads) {
+    const int at = piece(j);
+    if (j == 0 || piece(j - 1) != at) {
+      first[at] = j;
+      atomicSub(start + at, j);  // the count of a piece: its end less its first
     }
+    if (j == n_ties - 1 || piece(j + 1) != at) atomicAdd(start + at, j + 1);
   }
+  __syncthreads();
+  const int each = (n_pieces + kThreads - 1) / kThreads;
+  const int begin = min(n_pieces, static_cast<int>(threadIdx.x) * each);
+  const int end = min(n_pieces, begin + each);
+  int sum = 0;
+#pragma unroll 1
+  for (int i = begin; i < end; ++i) sum += start[i];
+  int inclusive = sum;
 #pragma unroll
-  for (int step = 16; step > 0; step /= 2) {
-    before_above += __shfl_xor_sync(kAll, before_above, step);
-    own_above += __shfl_xor_sync(kAll, own_above, step);
+  for (int step = 1; step < 32; step *= 2) {
+    const int v = __shfl_up_sync(kAll, inclusive, step);
+    if (lane >= step) inclusive += v;
   }
-  if (lane == 0 && (before_above != 0 || own_above != 0)) {
-    atomicAdd(&s.before_above, before_above);
-    atomicAdd(&s.own_above, own_above);
+  if (lane == kWarp - 1) s.warp_sums[warp] = inclusive;
+  __syncthreads();
+  const int of_warp = lane < warp ? s.warp_sums[lane] : 0;
+  int at = static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(of_warp))) + inclusive - sum;
+#pragma unroll 1
+  for (int i = begin; i < end; ++i) {
+    const int count = start[i];
+    start[i] = at;
+    at += count;
   }
   __syncthreads();
 }
 
 /// What a block scores: its range of pieces of 128 cells, shared among its warps so that neighbouring
 /// pieces go to different warps, and the first round of all warps is a sample of the whole range.
+template <int kWarps>
 struct Pieces {
   int first, count, rounds;
 
@@ -134,17 +182,17 @@ struct Pieces {
     const int all = (n_kv + kPiece - 1) / kPiece;
     first = static_cast<int>(static_cast<int64_t>(all) * rank / n_blocks);
     count = static_cast<int>(static_cast<int64_t>(all) * (rank + 1) / n_blocks) - first;
-    rounds = (count + kStepWarps - 1) / kStepWarps;
+    rounds = (count + kWarps - 1) / kWarps;
   }
   /// Pieces in the first round of all blocks, about; never too many.
   static __device__ __forceinline__ int sampled(int n_pieces, int n_blocks) {
     const int each = max(1, n_pieces / n_blocks);
-    const int rounds = (each + kStepWarps - 1) / kStepWarps;
+    const int rounds = (each + kWarps - 1) / kWarps;
     return min(n_pieces, (each + rounds - 1) / rounds * n_blocks);
   }
   /// Offset of the warp's piece of a round from the first; not below `count`: none.
   __device__ __forceinline__ int of(int round, int warp) const {
-    const int segment = (warp + round) % kStepWarps;
+    const int segment = (warp + round) % kWarps;
     return round < rounds ? segment * rounds + round : count;
   }
 };

@@ -8,9 +8,9 @@ namespace hata::cuda {
 
 constexpr int kSplitThreads = kSplitWarps * kWarp;
 
-/// Tiles under way per warp: two blocks a multiprocessor, as many bytes as fit.
+/// Tiles under way per warp: as many bytes as fit, with one block a multiprocessor.
 template <int kDim>
-constexpr int kSplitStages = kDim <= 128 ? 3 : 2;
+constexpr int kSplitStages = kDim <= 128 ? 3 : 1;
 
 template <int kDim>
 constexpr int kSplitBytes = kSplitWarps* kSplitStages<kDim> * 2 * Tile<kDim>::kBytes;
@@ -49,10 +49,11 @@ __global__ void __launch_bounds__(kSplitThreads)
   __shared__ float2 ml[kSplitWarps][8 * kHeadTiles];
   __shared__ float scales[kSplitWarps][8 * kHeadTiles];
   __shared__ Common common[8 * kHeadTiles];
+  __shared__ float queries[8 * kHeadTiles * kDim];
   __shared__ bool is_last;
   const int row = blockIdx.y / p.n_kv_heads, head = blockIdx.y % p.n_kv_heads;
   const int64_t pair = blockIdx.y;
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int warp = warp_index(), lane = threadIdx.x % kWarp;
   wait_for_previous();
   let_next_start();
   const int sequence = p.sequences != nullptr ? p.sequences[row] : row;
@@ -80,10 +81,18 @@ __global__ void __launch_bounds__(kSplitThreads)
   };
   std::byte* buffer = memory + warp * kSplitStages<kDim> * 2 * Tile<kDim>::kBytes;
   {
-    Attention<T, kDim, kHeadTiles> attention;
-    attention.begin(p, row, head);
-    attention.template run<kSplitStages<kDim>>(p, cells, row, head, warp, kSplitWarps, n_tiles,
-                                               shared_address(buffer), cell_at);
+    using Attend = Attention<T, kDim, kHeadTiles>;
+    constexpr int kStages = kSplitStages<kDim>;
+    Queries<kSplitThreads, kDim, 8 * kHeadTiles> q;
+    q.load(p, row, head);
+    Attend::template begin_tiles<kStages>(cells, warp, kSplitWarps, n_tiles, shared_address(buffer),
+                                          cell_at);
+    q.store(p, queries);
+    __syncthreads();
+    Attend attention;
+    attention.begin(queries, p.group);
+    attention.template run<kStages>(p, cells, row, head, warp, kSplitWarps, n_tiles,
+                                    shared_address(buffer), cell_at);
     attention.put(p.group, reinterpret_cast<float*>(buffer), &ml[warp][0].x);
   }
   __syncthreads();
@@ -96,6 +105,7 @@ __global__ void __launch_bounds__(kSplitThreads)
   __syncthreads();
   float* parts = p.partial + pair * p.splits * p.group * kDim;
   auto* part_ml = reinterpret_cast<float2*>(p.partial_ml) + pair * p.splits * p.group;
+#pragma unroll 1
   for (int i = threadIdx.x; i < p.group * kDim; i += kSplitThreads) {
     const int g = i / kDim, at = g * kHeadStride<kDim> + i % kDim;
     float sum = 0.0f;
@@ -136,21 +146,20 @@ __global__ void __launch_bounds__(kSplitThreads)
     }
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < p.group * kDim / 4; i += kSplitThreads) {
-    const int g = i / (kDim / 4);
-    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll 8
+#pragma unroll 1
+  for (int i = threadIdx.x; i < p.group * kDim / 2; i += kSplitThreads) {
+    const int g = i / (kDim / 2);
+    float2 sum = make_float2(0.0f, 0.0f);
+#pragma unroll 16
     for (int part = 0; part < p.splits; ++part) {
-      const float4 v = __ldcg(
-          reinterpret_cast<const float4*>(parts + static_cast<int64_t>(part) * p.group * kDim) + i);
+      const float2 v = __ldcg(
+          reinterpret_cast<const float2*>(parts + static_cast<int64_t>(part) * p.group * kDim) + i);
       const float factor = factors[part * p.group + g];
-      sum.x += factor * v.x, sum.y += factor * v.y, sum.z += factor * v.z, sum.w += factor * v.w;
+      sum.x += factor * v.x, sum.y += factor * v.y;
     }
-    const int q_head = head * p.group + g, at = i % (kDim / 4) * 4;
+    const int q_head = head * p.group + g, at = i % (kDim / 2) * 2;
     store_out(p, row, q_head, at, sum.x);
     store_out(p, row, q_head, at + 1, sum.y);
-    store_out(p, row, q_head, at + 2, sum.z);
-    store_out(p, row, q_head, at + 3, sum.w);
   }
 }
 

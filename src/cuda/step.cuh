@@ -2,8 +2,10 @@
 // and KV head; blocks exchange histograms, chosen cells and partial results through each other's
 // shared memory. Without `p.attend` it ends with the chosen cells in p.selected.
 //
-// Measured (docs/cuda.md): two blocks a multiprocessor, so that one's bytes flow while the other
-// selects; codes are under way while queries are encoded; scores are never written.
+// Measured, 2026-11 (docs/cuda.md): what runs once costs its instructions' way from memory, so it is
+// short or out of line. Codes asked for before W and the queries keep these waiting for 7 us. 256
+// blocks in clusters of 4 do not fit a Hopper at once, 128 of 16 warps in clusters of 2 do; blocks
+// of 8 warps, two a multiprocessor, are better only where clusters are not needed.
 #pragma once
 
 #include "attend.cuh"
@@ -15,15 +17,15 @@ namespace hata::cuda {
 struct StepLayout {
   int ring;        ///< [warp][gather_bytes]: codes under way, then keys and values
   int shared;      ///< W's slab, then the candidates, then the other blocks' partial results
-  int sample, hist, totals;  ///< [n_bins]
-  int vectors;     ///< [group + 1][head_dim] f32
+  int sample, hist, totals, before;  ///< [n_bins]
+  int vectors;     ///< [group + 2][head_dim] f32: queries, the last key, and that less the mean
   int list;        ///< [list_limit]
   int bytes;
 
   __host__ __device__ StepLayout(const StepParams& p, int n_blocks) {
     const int bins = 4 * n_bins(p.group, p.rbit);
     const int slab = p.head_dim * p.slab_columns * 4;
-    const int candidates = kStepWarps * p.candidate_limit * 4;
+    const int candidates = p.warps * p.candidate_limit * 4;
     const int results = n_blocks * (slice(p, n_blocks) + 2 * p.group) * 4;
     const auto larger = [](int a, int b) { return a > b ? a : b; };
     int at = 0;
@@ -32,12 +34,13 @@ struct StepLayout {
       at += (size + 15) / 16 * 16;
       return begin;
     };
-    ring = take(kStepWarps * p.gather_bytes);
+    ring = take(p.warps * p.gather_bytes);
     shared = take(larger(slab, larger(candidates, p.attend ? results : 0)));
     sample = take(bins);
     hist = take(bins);
     totals = take(bins);
-    vectors = take((p.group + 1) * p.head_dim * 4);
+    before = take(bins);
+    vectors = take((p.group + 2) * p.head_dim * 4);
     list = take(p.list_limit * 4);
     bytes = at;
   }
@@ -47,9 +50,38 @@ struct StepLayout {
   }
 };
 
+/// Chosen cells in lists of the blocks that attend to them, keys_each a block.
+struct Lists {
+  int32_t* selected;  ///< of the row and KV head, or nullptr
+  uint32_t list;      ///< address in shared memory
+  int keys_each;      ///< 0: not attended to here
+  int n_blocks;
+
+  __device__ __forceinline__ void operator()(int position, int cell) const {
+    if (selected != nullptr) selected[position] = cell;
+    if (keys_each == 0) return;
+    int owner = 0, end = keys_each;
+#pragma unroll 1
+    for (; position >= end; end += keys_each) ++owner;  // few blocks: sooner than a division
+    store_peer(peer_address(list + 4 * (position - end + keys_each), owner),
+               static_cast<uint32_t>(cell));
+  }
+};
+
+// The slow ways, out of line below.
+template <int kWarps, int kWords, int kPlanes>
+__device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, Codes<kWords>& codes,
+                                       SelectScratch& s, int n_blocks, int row, int head, int n_kv);
+template <int kWarps, int kWords, int kPlanes>
+__device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memory,
+                                            Codes<kWords>& codes, SelectScratch& s, int n_blocks,
+                                            int row, int head, int n_kv, Threshold t, int own_ties,
+                                            Lists put);
+
 /// One block's part of a step, as far as the choice of keys.
-template <int kWords, int kPlanes>
+template <int kWarps, int kWords, int kPlanes>
 struct Chooser {
+  static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kCodeBytes = kWords * 4;
   static constexpr int kPieceBytes = kPiece * kCodeBytes + kPiece / 2;
 
@@ -61,13 +93,14 @@ struct Chooser {
   const int n_blocks, rank, row, head;
   const int warp, lane;
   int n_kv, budget;
-  const Pieces pieces;
+  const Pieces<kWarps> pieces;
   const Cells cells;
   const int last_code;  ///< the cell whose code this step makes, or -1
+  int plain_begin, plain_end;  ///< cells that are valid, not forced, and have their codes
 
   __device__ __forceinline__ Chooser(const StepParams& params, std::byte* smem, Codes<kWords>& c,
                                      SelectScratch& scratch, int size, int row_, int head_,
-                                     int sequence, int n_kv_)
+                                     int n_kv_)
       : p(params),
         memory(smem),
         layout(params, size),
@@ -77,14 +110,18 @@ struct Chooser {
         rank(size == 1 ? 0 : cluster_rank()),
         row(row_),
         head(head_),
-        warp(threadIdx.x / kWarp),
+        warp(warp_index()),
         lane(threadIdx.x % kWarp),
         n_kv(n_kv_),
         budget(params.budgets != nullptr ? max(1, min(params.budgets[row_], params.budget))
                                          : params.budget),
         pieces(n_kv_, rank, size),
-        cells(params, sequence, head_),
-        last_code(params.encode_last ? n_kv_ - 1 : -1) {}
+        cells(params, params.sequences != nullptr ? params.sequences[row_] : row_, head_),
+        last_code(params.encode_last ? n_kv_ - 1 : -1) {
+    const bool bits = p.valid != nullptr || p.forced != nullptr;
+    plain_begin = p.sink;
+    plain_end = bits ? 0 : n_kv - max(p.recent, p.encode_last ? 1 : 0);
+  }
 
   template <class T>
   __device__ __forceinline__ T* at(int offset) const {
@@ -92,64 +129,71 @@ struct Chooser {
   }
   __device__ __forceinline__ int* hist() const { return at<int>(layout.hist); }
   __device__ __forceinline__ int* sample() const { return at<int>(layout.sample); }
-  __device__ __forceinline__ int* totals() const { return at<int>(layout.totals); }
+  __device__ __forceinline__ Threshold find(const int* in, int lowest, int wanted,
+                                            bool shares) const {
+    return find_threshold<kWarps>(in, at<int>(layout.totals), at<int>(layout.before),
+                                  n_bins(p.group, p.rbit), lowest, wanted, rank, n_blocks, shares, s);
+  }
   __device__ __forceinline__ uint32_t* candidates() const {
     return at<uint32_t>(layout.shared) + warp * p.candidate_limit;
   }
 
   // --- codes under way ----------------------------------------------------------------------
 
-  /// Begins to copy the warp's piece of a round; always commits one group of copies.
+  /// Begins to copy the warp's piece of a round; always commits one group of copies. The 16 words of
+  /// lengths lie so that a lane finds its four side by side.
   __device__ __forceinline__ void begin_piece(int round, int slot) const {
     const int offset = pieces.of(round, warp);
     if (offset < pieces.count) {
-      const uint32_t to = shared_address(memory + layout.ring + warp * p.gather_bytes) +
-                          slot * kPieceBytes;
+      const uint32_t ring = shared_address(memory + layout.ring + warp * p.gather_bytes) + slot * kPieceBytes;
+      const uint32_t to = ring + lane * kCodeBytes;
+      const uint32_t to_length = ring + kPiece * kCodeBytes + (lane % 4 * 4 + lane / 4) * 4;
       const int first = (pieces.first + offset) * kPiece;
+      const bool has_length = p.codes.lengths != nullptr && lane < kPiece / 8;
+      if (cells.table == nullptr) {
+        const int64_t at = cells.first_slot + first;
+        const auto* from = reinterpret_cast<const std::byte*>(p.codes.codes) + (at + lane) * kCodeBytes;
+        // A sequence's capacity is whole pieces, so nothing is read that is not there.
 #pragma unroll
-      for (int i = 0; i < kPiece / kWarp; ++i) {
-        const int cell = first + i * kWarp + lane;
-        const bool ok = cell < n_kv;
-        const auto* from = p.codes.codes + cells.slot(ok ? cell : 0) * kWords;
-        const uint32_t dst = to + (i * kWarp + lane) * kCodeBytes;
-        if constexpr (kCodeBytes < 16) {
-          copy_async<8>(dst, from, ok);
-        } else {
+        for (int i = 0; i < kPiece / kWarp; ++i) copy_code(to + i * kWarp * kCodeBytes, from + i * kWarp * kCodeBytes, true);
+        if (has_length) copy_async<4>(to_length, p.codes.lengths + at / 2 + lane * 4, true);
+      } else {
 #pragma unroll
-          for (int part = 0; part < kCodeBytes / 16; ++part) {
-            copy_async<16>(dst + part * 16, from + part * 4, ok);
-          }
+        for (int i = 0; i < kPiece / kWarp; ++i) {
+          const int cell = first + i * kWarp + lane;
+          const bool ok = cell < n_kv;
+          copy_code(to + i * kWarp * kCodeBytes, p.codes.codes + cells.slot(ok ? cell : 0) * kWords, ok);
         }
-      }
-      if (p.codes.lengths != nullptr && lane < kPiece / 8) {
         const int cell = first + lane * 8;
-        const bool ok = cell < n_kv;
-        copy_async<4>(to + kPiece * kCodeBytes + lane * 4,
-                      p.codes.lengths + cells.slot(ok ? cell : 0) / 2, ok);
+        if (has_length && cell < n_kv) copy_async<4>(to_length, p.codes.lengths + cells.slot(cell) / 2, true);
       }
     }
     commit_copies();
   }
+  static __device__ __forceinline__ void copy_code(uint32_t to, const void* from, bool ok) {
+    if constexpr (kCodeBytes < 16) {
+      copy_async<8>(to, from, ok);
+    } else {
+#pragma unroll
+      for (int part = 0; part < kCodeBytes; part += 16) {
+        copy_async<16>(to + part, static_cast<const std::byte*>(from) + part, ok);
+      }
+    }
+  }
 
   // --- encode -------------------------------------------------------------------------------
 
-  __device__ __forceinline__ void load_vectors() const {
-    auto* x = at<float>(layout.vectors);
-    const int d = p.head_dim;
-    const int n = p.group * d;
-    for (int i = threadIdx.x; i < n; i += kStepThreads) {
-      const int g = i / d;
-      x[i] = element(p.q, p.q_type,
-                     row * p.q_row_stride + (head * p.group + g) * p.q_head_stride + i - g * d);
-    }
-    if (last_code < 0) return;
-    const void* key = cells.key(last_code);
+  /// The last key's element of this thread (head_dim is at most a thread each).
+  __device__ __forceinline__ float load_last_key() const {
+    if (last_code < 0 || static_cast<int>(threadIdx.x) >= p.head_dim) return 0.0f;
+    return element(cells.key(last_code), p.cache.type, threadIdx.x);
+  }
+  __device__ __forceinline__ void store_last_key(float v) const {
+    if (last_code < 0 || static_cast<int>(threadIdx.x) >= p.head_dim) return;
     const float* mean = p.projection.key_means;
-    for (int i = threadIdx.x; i < d; i += kStepThreads) {
-      float v = element(key, p.cache.type, i);
-      if (mean != nullptr) v = __fsub_rn(v, mean[head * d + i]);
-      x[n + i] = v;
-    }
+    float* x = at<float>(layout.vectors) + p.group * p.head_dim + threadIdx.x;
+    x[p.head_dim] = v;
+    x[0] = mean != nullptr ? __fsub_rn(v, mean[head * p.head_dim + threadIdx.x]) : v;
   }
 
   /// Columns that this block encodes for the whole cluster.
@@ -162,7 +206,7 @@ struct Chooser {
   }
   __device__ __forceinline__ void begin_first_slab() const {
     begin_slab(query_projection(), p.head_dim, p.rbit, rank * own_columns(),
-               min(own_columns(), p.slab_columns), at<float>(layout.shared), kStepThreads);
+               min(own_columns(), p.slab_columns), at<float>(layout.shared), kThreads);
   }
 
   /// Encodes the queries and the last key. The first slab of W is in shared memory.
@@ -174,10 +218,9 @@ struct Chooser {
       __syncthreads();
       encode_vectors(projection(p.projection.keys), p.group, 1, false);
     }
-    if (with_key && p.codes.lengths != nullptr && warp == 0) {
-      const void* key = cells.key(last_code);
-      const float norm2 = norm2_of(p.head_dim, lane % 16,
-                                   [&](int i) { return element(key, p.cache.type, i); });
+    if (with_key && p.codes.lengths != nullptr && warp == kWarps - 1) {  // it has no other work here
+      const float* key = at<float>(layout.vectors) + (p.group + 1) * p.head_dim;
+      const float norm2 = norm2_of(p.head_dim, lane % 16, [&](int i) { return key[i]; });
       if (lane == 0) codes.new_length = length_of(norm2, p.projection.inv_units[head]);
     }
   }
@@ -187,13 +230,14 @@ struct Chooser {
     for (int column = 0; column < own; column += step) {
       if (column > 0 || !begun) {
         __syncthreads();
-        begin_slab(w, p.head_dim, p.rbit, rank * own + column, step, slab, kStepThreads);
+        begin_slab(w, p.head_dim, p.rbit, rank * own + column, step, slab, kThreads);
         commit_copies();
         wait_copies<0>();
         __syncthreads();
       }
-      encode_slab<kWords>(slab, p.head_dim, rank * own + column, step, at<float>(layout.vectors),
-                          first, count, codes, n_blocks, kStepThreads);
+      encode_slab(slab, p.head_dim, rank * own + column, step,
+                  at<float>(layout.vectors) + first * p.head_dim, count,
+                  shared_address(&codes.vectors[first][0]), kCodeBytes, n_blocks, kThreads);
     }
   }
   __device__ __forceinline__ void store_last_code() const {
@@ -220,22 +264,27 @@ struct Chooser {
                            (p.valid[row * p.bit_stride + cell / 32] >> (cell % 32) & 1) != 0);
   }
 
-  /// The bin of a cell, -1 where it may not be chosen.
-  __device__ __forceinline__ int bin_of(const Query<kWords, kPlanes>& query, int cell,
-                                        uint32_t (&code)[kWords], int length) const {
-    if (!is_valid(cell)) return -1;
-    if (is_forced(cell)) return forced_bin(p.group, p.rbit);
-    if (cell == last_code) {
+  /// The code that this step makes, as a bin.
+  __device__ __forceinline__ int last_bin(const Query<kWords, kPlanes>& query) const {
+    uint32_t code[kWords];
 #pragma unroll
-      for (int w = 0; w < kWords; ++w) code[w] = codes.vectors[p.group][w];
-      if (p.codes.lengths != nullptr) length = static_cast<int>(codes.new_length);
-    }
-    return query.bin(code, length);
+    for (int w = 0; w < kWords; ++w) code[w] = codes.vectors[p.group][w];
+    const int length = p.codes.lengths != nullptr ? static_cast<int>(codes.new_length) : 8;
+    int bin, same;
+    query.bins(code, code, length, length, bin, same);
+    return bin;
+  }
+  /// What the bin of a cell's code is in the choice; -1: it may not be chosen.
+  __device__ __forceinline__ int final_bin(int bin, int cell, int last) const {
+    if (cell == last_code) bin = last;
+    if (is_forced(cell)) bin = forced_bin(p.group, p.rbit);
+    return is_valid(cell) ? bin : -1;
   }
 
   /// Bins of the four keys that the lane has of the piece in `slot`.
-  __device__ __forceinline__ void score_piece(const Query<kWords, kPlanes>& query, int round,
-                                              int slot, int (&bins)[kPiece / kWarp]) const {
+  __device__ __forceinline__ void score_piece(const Query<kWords, kPlanes>& query, int last,
+                                              int round, int slot,
+                                              int (&bins)[kPiece / kWarp]) const {
     const int offset = pieces.of(round, warp);
     if (offset >= pieces.count) {
 #pragma unroll
@@ -243,17 +292,24 @@ struct Chooser {
       return;
     }
     const std::byte* piece = memory + layout.ring + warp * p.gather_bytes + slot * kPieceBytes;
+    uint4 words = make_uint4(0x88888888u, 0x88888888u, 0x88888888u, 0x88888888u);
+    if (p.codes.lengths != nullptr) {
+      words = reinterpret_cast<const uint4*>(piece + kPiece * kCodeBytes)[lane / 8];
+    }
+    const uint32_t lengths[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+    for (int i = 0; i < kPiece / kWarp; i += 2) {
+      uint32_t x[kWords], y[kWords];
+      load_code(piece + (i * kWarp + lane) * kCodeBytes, x);
+      load_code(piece + ((i + 1) * kWarp + lane) * kCodeBytes, y);
+      query.bins(x, y, static_cast<int>(lengths[i] >> (lane % 8 * 4) & 15),
+                 static_cast<int>(lengths[i + 1] >> (lane % 8 * 4) & 15), bins[i], bins[i + 1]);
+    }
     const int first = (pieces.first + offset) * kPiece;
+    if (first >= plain_begin && first + kPiece <= plain_end) return;
 #pragma unroll
     for (int i = 0; i < kPiece / kWarp; ++i) {
-      uint32_t code[kWords];
-      load_code(piece + (i * kWarp + lane) * kCodeBytes, code);
-      int length = 8;
-      if (p.codes.lengths != nullptr) {
-        const auto* words = reinterpret_cast<const uint32_t*>(piece + kPiece * kCodeBytes);
-        length = words[i * 4 + lane / 8] >> (lane % 8 * 4) & 15;
-      }
-      bins[i] = bin_of(query, first + i * kWarp + lane, code, length);
+      bins[i] = final_bin(bins[i], first + i * kWarp + lane, last);
     }
   }
 
@@ -279,249 +335,270 @@ struct Chooser {
     return count;
   }
 
+  /// The warp's candidates are about to exceed their room. Where this block alone has counted enough
+  /// keys above a higher bin, no lower one can be chosen: the cut rises for this warp.
+  __device__ __forceinline__ int prune(int count, int& cut) const {
+    const int n_groups = n_bins(p.group, p.rbit) / 4;
+    int above = 0, rise = cut;
+    for (int first = 0; first < n_groups; first += kWarp) {
+      const int group = n_groups - 1 - first - lane;
+      int4 v = make_int4(0, 0, 0, 0);
+      if (group >= 0) v = reinterpret_cast<const int4*>(hist())[group];
+      int sum = v.x + v.y + v.z + v.w;
+#pragma unroll
+      for (int step = 1; step < 32; step *= 2) {
+        const int lower = __shfl_up_sync(kAll, sum, step);
+        if (lane >= step) sum += lower;
+      }
+      const unsigned enough = __ballot_sync(kAll, above + sum >= budget);
+      if (enough != 0) {
+        rise = max(cut, 4 * (n_groups - first - __ffs(enough)));
+        break;
+      }
+      above += __shfl_sync(kAll, sum, kWarp - 1);
+    }
+    if (rise == cut || count > p.candidate_limit) return count;
+    cut = rise;
+    int kept = 0;
+    for (int first = 0; first < count; first += kWarp) {
+      const uint32_t entry = first + lane < count ? candidates()[first + lane] : 0u;
+      const bool keeps = static_cast<int>(entry >> kIndexBits) >= cut;
+      const unsigned all = __ballot_sync(kAll, keeps);
+      __syncwarp();
+      if (keeps) candidates()[kept + __popc(all & ((1u << lane) - 1))] = entry;
+      __syncwarp();
+      kept += __popc(all);
+    }
+    return kept;
+  }
+
   // --- choose -------------------------------------------------------------------------------
 
   /// Calls put(position, cell) for each key of this block that is chosen; positions count over the
   /// cluster. Returns how many are chosen in all.
-  template <class Put>
-  __device__ __forceinline__ int choose(Put put) {
+  __device__ __forceinline__ int choose(const Lists& put) {
     const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
-    const int bins_all = n_bins(p.group, p.rbit);
     const int n_pieces = (n_kv + kPiece - 1) / kPiece;
     // Every block has at least as many pieces as all / n_blocks, rounded down, says.
-    const bool sample_is_all = (n_pieces + n_blocks - 1) / n_blocks <= kStepWarps;
+    const bool sample_is_all = (n_pieces + n_blocks - 1) / n_blocks <= kWarps;
 
-    int bins[kPiece / kWarp];
-    wait_for_piece();
-    score_piece(query, 0, 0, bins);
-    __syncwarp();
-    begin_piece(p.stages, 0);
+    const int last = last_bin(query);
+    Threshold t{0, 0, 0};
+    int cut = 0, count = 0, slot = 0;
+    const int rounds = max(1, pieces.rounds);
+#pragma unroll 1
+    for (int round = 0; round < rounds; ++round) {
+      int bins[kPiece / kWarp];
+      wait_but_for_stages<-1>();
+      __syncwarp();
+      score_piece(query, last, round, slot, bins);
+      __syncwarp();
+      begin_piece(round + p.stages, slot);
+      slot = slot + 1 == p.stages ? 0 : slot + 1;
+      if (round == 0) {
 #pragma unroll
-    for (int i = 0; i < kPiece / kWarp; ++i) {
-      if (bins[i] >= 0) atomicAdd(sample() + bins[i], 1);
-    }
-    cluster_barrier(n_blocks);
-    int wanted = budget;
-    if (!sample_is_all) {
-      const float expected = static_cast<float>(budget) *
-                             static_cast<float>(Pieces::sampled(n_pieces, n_blocks)) /
-                             static_cast<float>(n_pieces);
-      wanted = static_cast<int>(expected + 4.0f * sqrtf(expected)) + 8;
-    }
-    Threshold t = find_threshold(sample(), totals(), bins_all, 0, wanted, n_blocks, s);
-    const int cut = t.bin;
-    int count = 0;
-    const int* final_hist = sample();
-    if (sample_is_all) {
-      count = keep_all(bins, cut);
-    } else {
-      count = keep(0, bins, cut, count);
-      int slot = 1 % p.stages;
-      for (int round = 1; round < pieces.rounds; ++round) {
-        wait_for_piece();
-        score_piece(query, round, slot, bins);
-        __syncwarp();
-        begin_piece(round + p.stages, slot);
-        count = keep(round, bins, cut, count);
-        slot = slot + 1 == p.stages ? 0 : slot + 1;
+        for (int i = 0; i < kPiece / kWarp; ++i) {
+          if (bins[i] >= 0) atomicAdd(sample() + bins[i], 1);
+        }
+        cluster_barrier(n_blocks);
+        int wanted = budget;
+        if (!sample_is_all) {
+          const float expected = static_cast<float>(budget) *
+                                 static_cast<float>(Pieces<kWarps>::sampled(n_pieces, n_blocks)) /
+                                 static_cast<float>(n_pieces);
+          wanted = static_cast<int>(expected + 4.0f * sqrtf(expected)) + 8;
+        }
+        // Half of the bins are for keys worse than the average: seldom needed.
+        t = find(sample(), max_score(p.group, p.rbit), wanted, sample_is_all);
+        if (s.all < wanted) {
+          __syncthreads();
+          t = find(sample(), 0, wanted, sample_is_all);
+        }
+        cut = t.bin;
       }
-      final_hist = hist();
+      if (count + kPiece > p.candidate_limit) count = prune(count, cut);
+      count = keep(round, bins, cut, count);
+    }
+    if (!sample_is_all) {
       cluster_barrier(n_blocks);
-      t = find_threshold(hist(), totals(), bins_all, cut, budget, n_blocks, s);
+      t = find(hist(), cut, budget, true);
     }
     wait_copies<0>();
     bool again = count > p.candidate_limit;
     if (!sample_is_all && cut > 0 && s.all < budget) {  // the same in all blocks
-      t = count_all(query, bins_all);
-      final_hist = sample();
+      count_all<kWarps, kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv);
+      t = find(sample(), 0, budget, true);
       again = true;
     }
-    count_shares(final_hist, bins_all, t, rank, s);
     const int chosen = min(budget, s.all);
     const int ties_wanted = chosen - t.above;  // of all blocks
     const int own_ties = min(max(ties_wanted - s.before_at, 0), s.own_at);
-    again = __syncthreads_or(again || (own_ties < s.own_at && own_ties > 0 && s.own_at > kMaxTies));
+    again = __syncthreads_or(again);
     if (again) {
-      put_from_codes(query, t, own_ties, put);
+      put_from_codes<kWarps, kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv, t, own_ties, put);
     } else {
       put_from_candidates(count, t, own_ties, put);
     }
     return chosen;
   }
 
-  __device__ __forceinline__ void wait_for_piece() const {
-    // Rings have 2 to 4 stages; what is waited for must be known when this is compiled.
+  /// Until at most `stages + more` of the thread's copies are under way. What is waited for must be
+  /// known when this is compiled.
+  template <int more>
+  __device__ __forceinline__ void wait_but_for_stages() const {
     switch (p.stages) {
-      case 2: wait_copies<1>(); break;
-      case 3: wait_copies<2>(); break;
-      default: wait_copies<3>();
+      case 2: wait_copies<2 + more>(); break;
+      case 3: wait_copies<3 + more>(); break;
+      case 4: wait_copies<4 + more>(); break;
+      default: wait_copies<5 + more>();
     }
-    __syncwarp();
   }
 
-  /// As keep(), where the histogram is made already.
-  __device__ __forceinline__ int keep_all(const int (&bins)[kPiece / kWarp], int cut) const {
-    const int first = pieces.of(0, warp) * kPiece;
-    int count = 0;
-#pragma unroll
-    for (int i = 0; i < kPiece / kWarp; ++i) {
-      const bool hit = bins[i] >= cut;
-      const unsigned hits = __ballot_sync(kAll, hit);
-      const int to = count + __popc(hits & ((1u << lane) - 1));
-      if (hit && to < p.candidate_limit) {
-        candidates()[to] = static_cast<uint32_t>(bins[i]) << kIndexBits |
-                           static_cast<uint32_t>(first + i * kWarp + lane);
-      }
-      count += __popc(hits);
-    }
-    return count;
-  }
-
-  /// The cut was too high: counts all keys, from memory.
-  __device__ __forceinline__ Threshold count_all(const Query<kWords, kPlanes>& query,
-                                                 int bins_all) {
-    for (int i = threadIdx.x; i < bins_all; i += kStepThreads) sample()[i] = 0;
-    __syncthreads();
-    for (int i = threadIdx.x; i < pieces.count * kPiece; i += kStepThreads) {
-      const int bin = bin_in_memory(query, pieces.first * kPiece + i);
-      if (bin >= 0) atomicAdd(sample() + bin, 1);
-    }
-    cluster_barrier(n_blocks);
-    return find_threshold(sample(), totals(), bins_all, 0, budget, n_blocks, s);
-  }
-
-  __device__ __forceinline__ int bin_in_memory(const Query<kWords, kPlanes>& query,
+  /// The bin of a cell, its code read from memory again. Whole warps.
+  __device__ __forceinline__ int bin_in_memory(const Query<kWords, kPlanes>& query, int last,
                                                int cell) const {
-    if (!is_valid(cell)) return -1;
-    const int64_t slot = cells.slot(cell);
+    const int64_t slot = cells.slot(cell < n_kv ? cell : 0);
     uint32_t code[kWords];
     load_code(p.codes.codes + slot * kWords, code);
     const int length =
         p.codes.lengths != nullptr ? p.codes.lengths[slot / 2] >> (slot % 2 * 4) & 15 : 8;
-    return bin_of(query, cell, code, length);
+    int bin, same;
+    query.bins(code, code, length, length, bin, same);
+    return final_bin(bin, cell, last);
   }
 
-  /// The slow way, in the order of cells.
-  template <class Put>
-  __device__ __forceinline__ void put_from_codes(const Query<kWords, kPlanes>& query,
-                                                 const Threshold& t, int own_ties, Put put) {
-    int above = s.before_above, ties = 0;
-    for (int first = 0; first < pieces.count * kPiece; first += kStepThreads) {
-      const int i = first + threadIdx.x;
-      const int cell = pieces.first * kPiece + i;
-      const int bin = i < pieces.count * kPiece ? bin_in_memory(query, cell) : -1;
-      const unsigned is_above = __ballot_sync(kAll, bin > t.bin);
-      const unsigned is_at = __ballot_sync(kAll, bin == t.bin);
-      __syncthreads();
-      if (lane == 0) s.warp_above[warp] = __popc(is_above), s.warp_at[warp] = __popc(is_at);
-      __syncthreads();
-      int my_above = above, my_ties = ties;
-#pragma unroll
-      for (int w = 0; w < kStepWarps; ++w) {
-        if (w < warp) my_above += s.warp_above[w], my_ties += s.warp_at[w];
-        above += s.warp_above[w], ties += s.warp_at[w];
-      }
-      const unsigned below = (1u << lane) - 1;
-      my_ties += __popc(is_at & below);
-      if (bin > t.bin) put(my_above + __popc(is_above & below), cell);
-      if (bin == t.bin && my_ties < own_ties) put(t.above + s.before_at + my_ties, cell);
-    }
-  }
-
-  template <class Put>
   __device__ __forceinline__ void put_from_candidates(int count, const Threshold& t, int own_ties,
-                                                      Put put) {
+                                                      const Lists& put) {
     const uint32_t* mine = candidates();
     const uint32_t above_from = static_cast<uint32_t>(t.bin + 1) << kIndexBits;
     const uint32_t at_from = static_cast<uint32_t>(t.bin) << kIndexBits;
     constexpr uint32_t kIndex = (1u << kIndexBits) - 1;
     int above = 0, ties = 0;
+#pragma unroll 1
     for (int i = lane; i < count; i += kWarp) {
       above += mine[i] >= above_from;
       ties += mine[i] >= at_from && mine[i] < above_from;
     }
-    int both = above << 16 | ties;
+    int both = above << 16 | ties;  // neither exceeds candidate_limit
 #pragma unroll
     for (int step = 16; step > 0; step /= 2) both += __shfl_xor_sync(kAll, both, step);
     if (lane == 0) s.warp_above[warp] = both >> 16, s.warp_at[warp] = both & 0xffff;
     __syncthreads();
     above = s.before_above, ties = 0;
 #pragma unroll
-    for (int w = 0; w < kStepWarps; ++w) {
+    for (int w = 0; w < kWarps; ++w) {
       if (w < warp) above += s.warp_above[w], ties += s.warp_at[w];
     }
-    const bool all_ties = own_ties == s.own_at;
+    const bool all_ties = own_ties == s.own_at && own_ties > 0;
     auto* tied = at<uint32_t>(layout.ring);
     const int first_cell = pieces.first * kPiece;
+#pragma unroll 1
     for (int first = 0; first < count; first += kWarp) {
       const uint32_t entry = first + lane < count ? mine[first + lane] : 0;
       const bool is_above = entry >= above_from;
       const bool is_at = first + lane < count && !is_above && entry >= at_from;
       const unsigned below = (1u << lane) - 1;
       const unsigned aboves = __ballot_sync(kAll, is_above), ats = __ballot_sync(kAll, is_at);
-      const int cell = first_cell + static_cast<int>(entry & kIndex);
-      if (is_above) put(above + __popc(aboves & below), cell);
       const int tie = ties + __popc(ats & below);
-      if (is_at && own_ties > 0) {
-        if (all_ties) {
-          put(t.above + s.before_at + tie, cell);
-        } else {
-          tied[tie] = entry & kIndex;
-        }
+      if (is_above || (is_at && all_ties)) {
+        const int position = is_above ? above + __popc(aboves & below) : t.above + s.before_at + tie;
+        put(position, first_cell + static_cast<int>(entry & kIndex));
+      } else if (is_at && own_ties > 0) {
+        tied[tie] = entry & kIndex;
       }
       above += __popc(aboves), ties += __popc(ats);
     }
     if (all_ties || own_ties == 0) return;  // the same in all threads
     __syncthreads();
-    for (int i = threadIdx.x; i < s.own_at; i += kStepThreads) {
-      const uint32_t cell = tied[i];
-      int lower = 0;
-      for (int j = 0; j < s.own_at; ++j) lower += tied[j] < cell;
-      if (lower < own_ties) put(t.above + s.before_at + lower, first_cell + static_cast<int>(cell));
+    int* first = reinterpret_cast<int*>(tied + (s.own_at + 3) / 4 * 4);
+    int* start = first + pieces.count;
+    rank_ties<kWarps>(tied, s.own_at, first, start, pieces.count, s);
+#pragma unroll 1
+    for (int j = threadIdx.x; j < s.own_at; j += kThreads) {
+      const int cell = static_cast<int>(tied[j]), piece = cell / kPiece;
+      const int rank_of = start[piece] + j - first[piece];
+      if (rank_of < own_ties) put(t.above + s.before_at + rank_of, first_cell + cell);
     }
   }
 };
 
-/// Chosen cells in lists of the blocks that attend to them, keys_each a block.
-struct Lists {
-  int32_t* selected;  ///< of the row and KV head, or nullptr
-  uint32_t list;      ///< address in shared memory
-  int keys_each;      ///< 0: not attended to here
-  int n_blocks;
-
-  __device__ __forceinline__ void operator()(int position, int cell) const {
-    if (selected != nullptr) selected[position] = cell;
-    if (keys_each == 0) return;
-    const int owner = n_blocks == 1 ? 0 : position / keys_each;
-    store_peer(peer_address(list + 4 * (position - owner * keys_each), owner),
-               static_cast<uint32_t>(cell));
+/// The cut was too high: counts all keys, from memory, in the place of the sample.
+template <int kWarps, int kWords, int kPlanes>
+__device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, Codes<kWords>& codes,
+                                       SelectScratch& s, int n_blocks, int row, int head, int n_kv) {
+  const Chooser<kWarps, kWords, kPlanes> c(p, memory, codes, s, n_blocks, row, head, n_kv);
+  const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
+  const int last = c.last_bin(query);
+  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit); i += kWarps * kWarp) c.sample()[i] = 0;
+  __syncthreads();
+  for (int i = threadIdx.x; i < c.pieces.count * kPiece; i += kWarps * kWarp) {
+    const int bin = c.bin_in_memory(query, last, c.pieces.first * kPiece + i);
+    if (bin >= 0) atomicAdd(c.sample() + bin, 1);
   }
-};
+  cluster_barrier(n_blocks);
+}
 
-template <class T, int kDim, int kHeadTiles, int kWords, int kPlanes>
+/// The slow way, in the order of cells.
+template <int kWarps, int kWords, int kPlanes>
+__device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memory,
+                                            Codes<kWords>& codes, SelectScratch& s, int n_blocks,
+                                            int row, int head, int n_kv, Threshold t, int own_ties,
+                                            Lists put) {
+  const Chooser<kWarps, kWords, kPlanes> c(p, memory, codes, s, n_blocks, row, head, n_kv);
+  const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
+  const int last = c.last_bin(query);
+  int above = s.before_above, ties = 0;
+  for (int first = 0; first < c.pieces.count * kPiece; first += kWarps * kWarp) {
+    const int i = first + threadIdx.x;
+    const int cell = c.pieces.first * kPiece + i;
+    const int found = c.bin_in_memory(query, last, cell);
+    const int bin = i < c.pieces.count * kPiece ? found : -1;
+    const unsigned is_above = __ballot_sync(kAll, bin > t.bin);
+    const unsigned is_at = __ballot_sync(kAll, bin == t.bin);
+    __syncthreads();
+    if (c.lane == 0) s.warp_above[c.warp] = __popc(is_above), s.warp_at[c.warp] = __popc(is_at);
+    __syncthreads();
+    int my_above = above, my_ties = ties;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      if (w < c.warp) my_above += s.warp_above[w], my_ties += s.warp_at[w];
+      above += s.warp_above[w], ties += s.warp_at[w];
+    }
+    const unsigned below = (1u << c.lane) - 1;
+    my_ties += __popc(is_at & below);
+    if (bin > t.bin) put(my_above + __popc(is_above & below), cell);
+    if (bin == t.bin && my_ties < own_ties) put(t.above + s.before_at + my_ties, cell);
+  }
+}
+
+template <class T, int kDim, int kHeadTiles, int kWarps>
 __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memory,
                                             const StepLayout& layout, const Cells& cells, int row,
                                             int head, int rank, int n_blocks, int n_keys) {
-  const int warp = threadIdx.x / kWarp;
+  constexpr int kThreads = kWarps * kWarp;
+  const int warp = warp_index();
   const auto* list = reinterpret_cast<const int32_t*>(memory + layout.list);
   std::byte* buffer = memory + layout.ring + warp * p.gather_bytes;
-  __shared__ float2 ml[kStepWarps][8 * kHeadTiles];
-  __shared__ float scales[kStepWarps][8 * kHeadTiles];
+  __shared__ float2 ml[kWarps][8 * kHeadTiles];
+  __shared__ float scales[kWarps][8 * kHeadTiles];
   __shared__ Common common[8 * kHeadTiles];
   {
-    Attention<T, kDim, kHeadTiles> attention;
-    attention.begin(p, row, head);
-    attention.template run<1>(p, cells, row, head, warp, kStepWarps,
-                              (n_keys + kTileKeys - 1) / kTileKeys, shared_address(buffer),
-                              [&](int i) { return i < n_keys ? list[i] : -1; });
+    using Attend = Attention<T, kDim, kHeadTiles>;
+    const int n_tiles = (n_keys + kTileKeys - 1) / kTileKeys;
+    const auto cell_at = [&](int i) { return i < n_keys ? list[i] : -1; };
+    Attend::template begin_tiles<1>(cells, warp, kWarps, n_tiles, shared_address(buffer), cell_at);
+    Attend attention;
+    attention.begin(reinterpret_cast<const float*>(memory + layout.vectors), p.group);
+    attention.template run<1>(p, cells, row, head, warp, kWarps, n_tiles,
+                              shared_address(buffer), cell_at);
     attention.put(p.group, reinterpret_cast<float*>(buffer), &ml[warp][0].x);
   }
   __syncthreads();
-  for (int g = warp; g < p.group; g += kStepWarps) {
-    const Common c = common_of(kStepWarps, [&](int w) { return ml[w][g]; });
+  for (int g = warp; g < p.group; g += kWarps) {
+    const Common c = common_of(kWarps, [&](int w) { return ml[w][g]; });
     const int lane = threadIdx.x % kWarp;
     const float base = c.max == -INFINITY ? 0.0f : c.max;
-    if (lane < kStepWarps) scales[lane][g] = exp2f(ml[lane][g].x - base);
+    if (lane < kWarps) scales[lane][g] = exp2f(ml[lane][g].x - base);
     if (lane == 0) common[g] = c;
   }
   __syncthreads();
@@ -532,76 +609,99 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
     const int g = i / kDim, at = g * kHeadStride<kDim> + i % kDim;
     float sum = 0.0f;
 #pragma unroll
-    for (int w = 0; w < kStepWarps; ++w) {
+    for (int w = 0; w < kWarps; ++w) {
       sum += scales[w][g] *
              reinterpret_cast<const float*>(memory + layout.ring + w * p.gather_bytes)[at];
     }
     return sum;
   };
   if (n_blocks == 1) {
-    for (int i = threadIdx.x; i < p.group * kDim; i += kStepThreads) {
+#pragma unroll 1
+    for (int i = threadIdx.x; i < p.group * kDim; i += kThreads) {
       const int q_head = head * p.group + i / kDim;
       store_out(p, row, q_head, i % kDim, sum_of(i) * normaliser(p, q_head, common[i / kDim]));
     }
     return;
   }
   const uint32_t mls = results + n_blocks * slice * 4;  // behind the slices of all blocks
-  for (int i = threadIdx.x; i < p.group * kDim; i += kStepThreads) {
+#pragma unroll 1
+  for (int i = threadIdx.x; i < p.group * kDim; i += kThreads) {
     const int owner = i / slice;
     store_peer(peer_address(results + (rank * slice + i - owner * slice) * 4, owner), sum_of(i));
   }
-  for (int i = threadIdx.x; i < p.group * n_blocks; i += kStepThreads) {
+#pragma unroll 1
+  for (int i = threadIdx.x; i < p.group * n_blocks; i += kThreads) {
     const int g = i % p.group, owner = i / p.group;
     const uint32_t to = peer_address(mls + (rank * p.group + g) * 8, owner);
     store_peer(to, common[g].max);
     store_peer(to + 4, common[g].sum);
   }
   cluster_barrier(n_blocks);
+  // Every block finishes its slice.
   const auto* parts = reinterpret_cast<const float*>(memory + layout.shared);
   const auto* part_ml = reinterpret_cast<const float2*>(parts + n_blocks * slice);
-  for (int i = threadIdx.x; i < slice && rank * slice + i < p.group * kDim; i += kStepThreads) {
-    const int g = (rank * slice + i) / kDim;
-    Common c{-INFINITY, 0.0f};
-    for (int b = 0; b < n_blocks; ++b) c.max = fmaxf(c.max, part_ml[b * p.group + g].x);
+  __shared__ float factors[16][8 * kHeadTiles];
+  const int first_head = rank * slice / kDim;
+  const int last_head = min(p.group, (rank * slice + slice - 1) / kDim + 1);
+  for (int g = first_head + warp; g < last_head; g += kWarps) {
+    const Common c = common_of(n_blocks, [&](int b) { return part_ml[b * p.group + g]; });
+    const int lane = threadIdx.x % kWarp;
     const float base = c.max == -INFINITY ? 0.0f : c.max;
+    const float scale = normaliser(p, head * p.group + g, c);
+    if (lane < n_blocks) factors[lane][g] = scale * exp2f(part_ml[lane * p.group + g].x - base);
+  }
+  __syncthreads();
+#pragma unroll 1
+  for (int i = threadIdx.x; i < slice && rank * slice + i < p.group * kDim; i += kThreads) {
+    const int g = (rank * slice + i) / kDim;
     float sum = 0.0f;
-    for (int b = 0; b < n_blocks; ++b) {
-      const float scale = exp2f(part_ml[b * p.group + g].x - base);
-      c.sum += scale * part_ml[b * p.group + g].y;
-      sum += scale * parts[b * slice + i];
-    }
-    const int q_head = head * p.group + g;
-    store_out(p, row, q_head, (rank * slice + i) % kDim, sum * normaliser(p, q_head, c));
+#pragma unroll 4
+    for (int b = 0; b < n_blocks; ++b) sum += factors[b][g] * parts[b * slice + i];
+    store_out(p, row, head * p.group + g, (rank * slice + i) % kDim, sum);
   }
 }
 
 /// grid: (blocks of a cluster, n_rows * n_kv_heads). kDim 0: without attention.
-template <class T, int kDim, int kHeadTiles, int kWords, int kPlanes>
-__global__ void __launch_bounds__(kStepThreads, 2) step_kernel(const __grid_constant__ StepParams p) {
+template <class T, int kDim, int kHeadTiles, int kWarps, int kWords, int kPlanes>
+__global__ void __launch_bounds__(kWarps* kWarp, kMostWarps / kWarps)
+    step_kernel(const __grid_constant__ StepParams p) {
+  constexpr int kThreads = kWarps * kWarp;
   extern __shared__ __align__(128) std::byte memory[];
   __shared__ Codes<kWords> codes;
   __shared__ SelectScratch scratch;
   const int n_blocks = gridDim.x;
   const int row = blockIdx.y / p.n_kv_heads, head = blockIdx.y % p.n_kv_heads;
   if (!p.early) wait_for_previous();
-  const int sequence = p.sequences != nullptr ? p.sequences[row] : row;
   const int n_kv = p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv;
-  Chooser<kWords, kPlanes> chooser(p, memory, codes, scratch, n_blocks, row, head, sequence, n_kv);
+  Chooser<kWarps, kWords, kPlanes> chooser(p, memory, codes, scratch, n_blocks, row, head, n_kv);
   const StepLayout& layout = chooser.layout;
 
+  // W and the queries come before the codes, which would keep them waiting in the memory's queues.
+  Queries<kThreads, kDim, kDim == 0 ? kMaxGroup : 8> q;
   chooser.begin_first_slab();
   commit_copies();
-  for (int stage = 0; stage < p.stages; ++stage) chooser.begin_piece(stage, stage);
-  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit); i += kStepThreads) {
+  const auto begin_codes = [&] {
+#pragma unroll 1
+    for (int stage = 0; stage < p.stages; ++stage) chooser.begin_piece(stage, stage);
+  };
+  if (p.early) {
+    begin_codes();
+    wait_for_previous();
+  }
+  q.load(p, row, head);
+  const float key = chooser.load_last_key();
+#pragma unroll 1
+  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit); i += kThreads) {
     chooser.hist()[i] = chooser.sample()[i] = 0;
   }
   if (threadIdx.x == 0) codes.max_product = p.group * p.rbit;
-  if (p.early) wait_for_previous();
-  chooser.load_vectors();
-  switch (p.stages) {
-    case 2: wait_copies<2>(); break;
-    case 3: wait_copies<3>(); break;
-    default: wait_copies<4>();
+  q.store(p, chooser.template at<float>(layout.vectors));
+  chooser.store_last_key(key);
+  if (p.early) {
+    chooser.template wait_but_for_stages<0>();
+  } else {
+    wait_copies<0>();
+    begin_codes();
   }
   // Other blocks write into this one's codes: they must have begun.
   cluster_barrier(n_blocks);
@@ -625,8 +725,8 @@ __global__ void __launch_bounds__(kStepThreads, 2) step_kernel(const __grid_cons
   if constexpr (kDim > 0) {
     cluster_barrier(n_blocks);
     const int n_keys = min(max(chosen - chooser.rank * lists.keys_each, 0), lists.keys_each);
-    attend_list<T, kDim, kHeadTiles, kWords, kPlanes>(p, memory, layout, chooser.cells, row, head,
-                                                      chooser.rank, n_blocks, n_keys);
+    attend_list<T, kDim, kHeadTiles, kWarps>(p, memory, layout, chooser.cells, row, head,
+                                             chooser.rank, n_blocks, n_keys);
   } else {
     cluster_barrier(n_blocks);  // none leaves while others read its histogram
   }
