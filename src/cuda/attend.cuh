@@ -24,6 +24,116 @@ struct Tile {
 template <int kDim>
 constexpr int kHeadStride = kDim + 4;
 
+/// The rows of tiles on their way to a warp's shared memory: kStages slots, each for the keys and the
+/// values of a tile. Every slot's copies are begun by all lanes, in turn: keys, then values.
+/// kBulk: by the copy engine, a lane a row: 3 % more bandwidth where there is much to copy, and 1 us
+/// later to begin with (H200, 2026-11).
+template <int kDim, int kStages, bool kWantsBulk>
+struct TileCopies {
+  static constexpr bool kBulk = kWantsBulk && HATA_CLUSTERS;
+  static constexpr int kBytes = kStages * 2 * Tile<kDim>::kBytes;
+  static constexpr int kArrivals = 2 * kStages;  ///< barriers of 8 bytes
+
+  const Cells& cells;
+  uint32_t buffer;    ///< kBytes, of this warp
+  uint32_t arrivals;  ///< kArrivals barriers, of this warp
+
+  /// Before the first copies.
+  __device__ __forceinline__ void init() const {
+    if constexpr (kBulk) {
+      if (threadIdx.x % kWarp == 0) {
+#pragma unroll 1
+        for (int i = 0; i < kArrivals; ++i) init_arrival(arrivals + 8 * i);
+        publish_arrivals();
+      }
+      __syncwarp();
+    }
+  }
+  __device__ __forceinline__ uint32_t at(int slot, bool values) const {
+    return buffer + (2 * slot + (values ? 1 : 0)) * Tile<kDim>::kBytes;
+  }
+  __device__ __forceinline__ uint32_t arrival(int slot, bool values) const {
+    return arrivals + 8 * (2 * slot + (values ? 1 : 0));
+  }
+
+  /// The copies that the warp begins with: its first kStages tiles.
+  template <class CellAt>
+  __device__ __forceinline__ void begin_all(int first, int n_warps, int n_tiles,
+                                            CellAt cell_at) const {
+#pragma unroll 1
+    for (int i = 0; i < 2 * kStages; ++i) {
+      begin(first + i / 2 * n_warps, n_tiles, i / 2, i % 2 != 0, cell_at);
+    }
+  }
+
+  template <class CellAt>
+  __device__ __forceinline__ void begin(int tile, int n_tiles, int slot, bool values,
+                                        CellAt cell_at) const {
+    const uint32_t to = at(slot, values);
+    if constexpr (kBulk) {
+      if (tile < n_tiles) begin_bulk(tile, to, arrival(slot, values), values, cell_at);
+    } else {
+      if (tile < n_tiles) begin_by_threads(tile, to, values, cell_at);
+      commit_copies();
+    }
+  }
+
+  template <class CellAt>
+  __device__ __forceinline__ void begin_bulk(int tile, uint32_t to, uint32_t barrier, bool values,
+                                             CellAt cell_at) const {
+    const int lane = threadIdx.x % kWarp;
+    const int cell = lane < kTileKeys ? cell_at(tile * kTileKeys + lane) : -1;
+    const int n_rows = __popc(__ballot_sync(kAll, cell >= 0));
+    if (lane == 0) expect_bytes(barrier, n_rows * kDim * 2);
+    const uint32_t row = to + lane * Tile<kDim>::kRowBytes;
+    if (n_rows < kTileKeys && lane < kTileKeys && cell < 0) {
+      // A weight of 0 times what happens to lie here must be 0.
+#pragma unroll 1
+      for (int i = 0; i < kDim * 2; i += 16) store_zeros(row + i);
+      writes_before_copies();
+    }
+    __syncwarp();
+    if (cell >= 0) {
+      copy_bulk(row, cells.key(cell) + (values ? cells.to_values : 0), kDim * 2, barrier);
+    }
+  }
+
+  template <class CellAt>
+  __device__ __forceinline__ void begin_by_threads(int tile, uint32_t to, bool values,
+                                                   CellAt cell_at) const {
+    constexpr int kChunks = Tile<kDim>::kChunks;
+    constexpr uint32_t kNone = 0xffffffffu;
+    const int lane = threadIdx.x % kWarp;
+    const int cell = cell_at(tile * kTileKeys + lane % kTileKeys);
+    // In units of 16 bytes, so that what goes from lane to lane is one word.
+    const uint32_t offset =
+        cell < 0 ? kNone : static_cast<uint32_t>((cells.key(cell) - cells.keys) / 16);
+    const std::byte* base = cells.keys + (values ? cells.to_values : 0);
+#pragma unroll
+    for (int i = 0; i < kChunks / 2; ++i) {
+      const int at_chunk = i * kWarp + lane;
+      const int r = at_chunk / kChunks, chunk = at_chunk % kChunks;
+      const uint32_t from = __shfl_sync(kAll, offset, r);
+      copy_async<16>(to + r * Tile<kDim>::kRowBytes + chunk * 16,
+                     base + (static_cast<uint64_t>(from) + chunk) * 16, from != kNone);
+    }
+  }
+
+  /// Until the oldest copies of the slot are there; parity: of how often it was used.
+  __device__ __forceinline__ void wait(int slot, bool values, int parity) const {
+    if constexpr (kBulk) {
+      wait_arrival(arrival(slot, values), parity);
+    } else {
+      wait_copies<2 * kStages - 1>();
+    }
+    __syncwarp();
+  }
+  __device__ __forceinline__ void finish() const {
+    if constexpr (!kBulk) wait_copies<0>();
+    __syncwarp();
+  }
+};
+
 /// What one warp attends with and to.
 template <class T, int kDim, int kHeadTiles>
 struct Attention {
@@ -52,24 +162,6 @@ struct Attention {
       }
 #pragma unroll
       for (int j = 0; j < 2; ++j) max[t][j] = -INFINITY, sum[t][j] = 0.0f;
-    }
-  }
-
-  /// Begins to copy the rows of 16 cells; lane l has the cell of row l % 16 (negative: none).
-  static __device__ __forceinline__ void begin_copy(const Cells& cells, bool values, int cell,
-                                                    uint32_t to) {
-    constexpr uint32_t kNone = 0xffffffffu;
-    const int lane = threadIdx.x % kWarp;
-    // In units of 16 bytes, so that what goes from lane to lane is one word.
-    const uint32_t offset = cell < 0 ? kNone : static_cast<uint32_t>((cells.key(cell) - cells.keys) / 16);
-    const std::byte* base = cells.keys + (values ? cells.to_values : 0);
-#pragma unroll
-    for (int i = 0; i < Tile<kDim>::kChunks / 2; ++i) {
-      const int at = i * kWarp + lane;
-      const int r = at / Tile<kDim>::kChunks, chunk = at % Tile<kDim>::kChunks;
-      const uint32_t from = __shfl_sync(kAll, offset, r);
-      copy_async<16>(to + r * Tile<kDim>::kRowBytes + chunk * 16,
-                     base + (static_cast<uint64_t>(from) + chunk) * 16, from != kNone);
     }
   }
 
@@ -162,59 +254,32 @@ struct Attention {
     }
   }
 
-  /// Begins to copy the keys or the values of a tile to a slot of `buffer`; always commits.
-  template <class CellAt>
-  static __device__ __forceinline__ void begin_tile(const Cells& cells, int tile, int n_tiles,
-                                                    uint32_t buffer, int slot, bool values,
-                                                    CellAt cell_at) {
-    if (tile < n_tiles) {
-      begin_copy(cells, values,
-                 cell_at(tile * kTileKeys + static_cast<int>(threadIdx.x) % kTileKeys),
-                 buffer + (2 * slot + (values ? 1 : 0)) * Tile<kDim>::kBytes);
-    }
-    commit_copies();
-  }
-  /// Begins to copy the first kStages tiles of a warp; needs no queries.
-  template <int kStages, class CellAt>
-  static __device__ __forceinline__ void begin_tiles(const Cells& cells, int first, int n_warps,
-                                                     int n_tiles, uint32_t buffer, CellAt cell_at) {
-#pragma unroll 1
-    for (int i = 0; i < 2 * kStages; ++i) {
-      begin_tile(cells, first + i / 2 * n_warps, n_tiles, buffer, i / 2, i % 2 != 0, cell_at);
-    }
-  }
-
-  /// Tiles first, first + n_warps, ... of n_tiles, after begin_tiles(). `cell_at(i)` is the cell of
-  /// key i of the block's share, negative behind its end. `buffer`: kStages times a tile of keys and
-  /// one of values.
-  template <int kStages, class CellAt>
-  __device__ __forceinline__ void run(const StepParams& p, const Cells& cells, int row, int head,
-                                      int first, int n_warps, int n_tiles, uint32_t buffer,
+  /// Tiles first, first + n_warps, ... of n_tiles, the first copies of which have begun. `cell_at(i)`
+  /// is the cell of key i of the block's share, negative behind its end.
+  template <int kStages, bool kBulk, class CellAt>
+  __device__ __forceinline__ void run(const StepParams& p,
+                                      const TileCopies<kDim, kStages, kBulk>& copies,
+                                      int row, int head, int first, int n_warps, int n_tiles,
                                       CellAt cell_at) {
-    constexpr uint32_t kTileBytes = Tile<kDim>::kBytes;
     const int lane = threadIdx.x % kWarp;
-    int slot = 0;
+    int slot = 0, parity = 0;
 #pragma unroll 1
     for (int tile = first; tile < n_tiles; tile += n_warps) {
-      const uint32_t keys = buffer + 2 * slot * kTileBytes;
       const int next = tile + kStages * n_warps;
-      wait_copies<2 * kStages - 1>();
-      __syncwarp();
+      copies.wait(slot, false, parity);
       float s[kHeadTiles][4], scales[kHeadTiles][2];
-      logits(keys, s);
+      logits(copies.at(slot, false), s);
       __syncwarp();
-      begin_tile(cells, next, n_tiles, buffer, slot, false, cell_at);
+      copies.begin(next, n_tiles, slot, false, cell_at);
       weigh(p, row, head, s,
             [&](int half) { return cell_at(tile * kTileKeys + lane / 4 + 8 * half); }, scales);
-      wait_copies<2 * kStages - 1>();
+      copies.wait(slot, true, parity);
+      add_values(copies.at(slot, true), s, scales);
       __syncwarp();
-      add_values(keys + kTileBytes, s, scales);
-      __syncwarp();
-      begin_tile(cells, next, n_tiles, buffer, slot, true, cell_at);
-      slot = slot + 1 == kStages ? 0 : slot + 1;
+      copies.begin(next, n_tiles, slot, true, cell_at);
+      if (++slot == kStages) slot = 0, parity ^= 1;
     }
-    wait_copies<0>();
-    __syncwarp();
+    copies.finish();
   }
 
   /// The warp's result in shared memory: acc [group][kHeadStride], ml [group][2].

@@ -48,6 +48,58 @@ __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
 }
 
+// --- the copy engine ------------------------------------------------------------------------------
+// Copies that no thread waits at: cp.async stalls its warp once an SM has too many under way. A
+// barrier in shared memory counts the bytes that have come; its phases alternate in parity.
+
+__device__ __forceinline__ void init_arrival(uint32_t barrier) {
+#if HATA_CLUSTERS
+  asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(barrier) : "memory");
+#endif
+}
+/// After init_arrival, by the thread that begins the copies.
+__device__ __forceinline__ void publish_arrivals() {
+#if HATA_CLUSTERS
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void expect_bytes(uint32_t barrier, int bytes) {
+#if HATA_CLUSTERS
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+#endif
+}
+/// 16 bytes or a multiple, both addresses aligned so.
+__device__ __forceinline__ void copy_bulk(uint32_t to, const void* from, int bytes,
+                                          uint32_t barrier) {
+#if HATA_CLUSTERS
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+#endif
+}
+/// This thread's writes to shared memory come before bulk copies that are begun later.
+__device__ __forceinline__ void writes_before_copies() {
+#if HATA_CLUSTERS
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void wait_arrival(uint32_t barrier, int parity) {
+#if HATA_CLUSTERS
+  asm volatile(
+      "{\n.reg .pred done;\nAGAIN_%=:\n"
+      "mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
+      "@!done bra AGAIN_%=;\n}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+#endif
+}
+__device__ __forceinline__ void store_zeros(uint32_t to) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(0) : "memory");
+}
+
 // --- matrix tiles of 16-bit elements --------------------------------------------------------------
 
 __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t address) {

@@ -302,6 +302,11 @@ int splits_for(const StepParams& p, const Device& device, int n_keys) {
   return std::clamp(slots / pairs, 1, std::min(most, 256));
 }
 
+// The copy engine is faster once every warp has some tiles to copy (docs/cuda.md).
+bool bulk_pays(const StepParams& p, const Device& device, int splits) {
+  return device.major >= 9 && p.max_n_kv / splits >= 16 * kSplitWarps * kTileKeys;
+}
+
 }  // namespace
 
 Plan plan_step(const StepParams& given, const Device& device, bool fused) {
@@ -316,27 +321,19 @@ Plan plan_step(const StepParams& given, const Device& device, bool fused) {
   while (2 * n <= most_blocks && (pieces + n - 1) / n > kMostPieces) n *= 2;
   if (tuning().n_blocks > 0) n = tuning().n_blocks;
   if ((pieces + n - 1) / n > kMostPieces) return plan;  // not possible
-  // Two small blocks a multiprocessor do their phases at different times; clusters of them do not
-  // fit as well.
-  p.warps = fused && n == 1 && pairs > device.multiprocessors ? 8 : 16;
-  if (tuning().warps > 0) p.warps = tuning().warps;
-
   p.list_limit = fused ? round_up((p.budget + n - 1) / n, kTileKeys) : 0;
   p.slab_columns = p.rbit / n;
-  const int most_slab = p.warps == 8 ? 16 * 1024 : 32 * 1024;
-  while (p.slab_columns > 8 && p.head_dim * p.slab_columns * 4 > most_slab) p.slab_columns /= 2;
-  const int per_warp = (p.budget + n * p.warps - 1) / (n * p.warps);
+  while (p.slab_columns > 8 && p.head_dim * p.slab_columns * 4 > 32 * 1024) p.slab_columns /= 2;
+  const int per_warp = (p.budget + n * kStepWarps - 1) / (n * kStepWarps);
   // At least as many as there is room for once W's slab is no longer needed.
-  const int room = p.head_dim * p.slab_columns / p.warps;
+  const int room = p.head_dim * p.slab_columns / kStepWarps;
   p.candidate_limit = std::max({round_up(5 * per_warp / 2 + 128, 32), 256, room});
   const int piece_bytes = kPiece * p.rbit / 8 + kPiece / 2;
   const int tiles = fused ? std::max(2 * tile_bytes(p.head_dim), p.group * (p.head_dim + 4) * 4) : 0;
-  // Two blocks a multiprocessor have 1 KB each that is CUDA's.
-  const int most_bytes =
-      (p.warps == 8 ? device.shared_bytes / 2 - 1024 : device.block_bytes) - kStaticBytes;
+  const int most_bytes = device.block_bytes - kStaticBytes;
   const auto size = [&] {
     // Ties are ranked in the ring's memory.
-    const int ties = 4 * (p.warps * p.candidate_limit + 2 * ((pieces + n - 1) / n)) / p.warps + 16;
+    const int ties = 4 * (kStepWarps * p.candidate_limit + 2 * ((pieces + n - 1) / n)) / kStepWarps + 16;
     p.gather_bytes = round_up(std::max({p.stages * piece_bytes, tiles, ties}), 16);
     return plan.shared_bytes = StepLayout(p, n).bytes;
   };
@@ -494,6 +491,7 @@ hata_cuda_status hata_cuda_decode(const hata_cuda_step* step, void* workspace,
     p.early = p.encode_last = false;
   }
   p.splits = way.splits;
+  p.bulk = way.dense && bulk_pays(p, device, way.splits);
   p.arrivals = reinterpret_cast<unsigned*>(memory + at.arrivals);
   p.partial = reinterpret_cast<float*>(memory + at.partial);
   p.partial_ml = reinterpret_cast<float*>(memory + at.partial_ml);

@@ -11,7 +11,7 @@ namespace hata::cuda {
 constexpr int kMaxGroup = 16;
 constexpr int kPiece = 128;      ///< keys that a warp scores at a time
 constexpr int kScoreShift = 4;   ///< include/hata/score.h
-constexpr int kMostWarps = 16;   ///< of a block of the step kernel
+constexpr int kStepWarps = 16;   ///< of a block of the step kernel, one a multiprocessor
 constexpr int kSplitWarps = 8;   ///< of a block of the split kernel
 constexpr int kTileKeys = 16;    ///< keys that a warp attends to at a time
 
@@ -62,7 +62,6 @@ struct StepParams {
   int64_t selected_stride;  ///< of one row and KV head
 
   // --- of the launch ----------------------------------------------------------------------
-  int warps;              ///< step kernel: of a block, 16 (one a multiprocessor) or 8 (two)
   int stages;           ///< step kernel: pieces under way per warp
   int slab_columns;     ///< columns of W that lie in shared memory at a time
   int candidate_limit;  ///< candidates per warp
@@ -74,6 +73,7 @@ struct StepParams {
   const int32_t* list_counts;
   int64_t list_stride;
   int splits;
+  bool bulk;               ///< split kernel: rows by the copy engine
   float* partial;      ///< [row][KV head][split][group][head_dim]
   float* partial_ml;   ///< [row][KV head][split][group][2] maximum (log2) and sum
   unsigned* arrivals;  ///< [row][KV head], zero between launches

@@ -9,6 +9,7 @@
 
 namespace hata::cuda {
 
+constexpr int kStepThreads = kStepWarps * kWarp;
 constexpr int kIndexBits = 19;  ///< of a candidate: cells of a block; the bin lies above them
 constexpr int kMostPieces = (1 << kIndexBits) / kPiece;
 
@@ -20,12 +21,12 @@ struct Threshold {
 };
 
 struct SelectScratch {
-  int warp_sums[kMostWarps];
+  int warp_sums[kStepWarps];
   Threshold threshold;
   int all;  ///< keys in the histogram
   int before_above, own_above;  ///< keys above the threshold: of the blocks before, of this one
   int before_at, own_at;        ///< keys at it
-  int warp_above[kMostWarps], warp_at[kMostWarps];
+  int warp_above[kStepWarps], warp_at[kStepWarps];
 };
 
 /// Finds the bin that the `wanted`-th best key lies in; with `shares` also how many keys above it and
@@ -33,14 +34,13 @@ struct SelectScratch {
 /// block, complete, zero below the bin `lowest`; `totals`, `before`: room for sums over blocks. All
 /// threads; ends with a block barrier. Out of line, as all that runs once or twice: code is fetched
 /// more slowly than it runs.
-template <int kWarps>
-__device__ __noinline__ Threshold find_threshold(const int* hist, int* totals, int* before,
+static __device__ __noinline__ Threshold find_threshold(const int* hist, int* totals, int* before,
                                                  int n_bins, int lowest, int wanted, int rank,
                                                  int n_blocks, bool shares, SelectScratch& s) {
   constexpr int kAtOnce = 8;  // loads from other blocks under way
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
   const int n_groups = n_bins / 4;
-  const int each = (n_groups + kWarps * kWarp - 1) / (kWarps * kWarp);
+  const int each = (n_groups + kStepThreads - 1) / (kStepThreads);
   // Thread 0 has the highest bins.
   const int end = n_groups - static_cast<int>(threadIdx.x) * each;
   const int begin = max(max(0, lowest / 4), end - each);
@@ -84,7 +84,7 @@ __device__ __noinline__ Threshold find_threshold(const int* hist, int* totals, i
     s.before_above = s.own_above = 0;
   }
   __syncthreads();
-  const int of_warp = lane < kWarps ? s.warp_sums[lane] : 0;
+  const int of_warp = lane < kStepWarps ? s.warp_sums[lane] : 0;
   const int all = static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(of_warp)));
   const int of_earlier = static_cast<int>(
       __reduce_add_sync(kAll, static_cast<unsigned>(lane < warp ? of_warp : 0)));
@@ -128,17 +128,15 @@ __device__ __noinline__ Threshold find_threshold(const int* hist, int* totals, i
 /// Ranks the block's keys at the threshold by their cells. `tied`: offsets of their cells, those of a
 /// piece side by side and in order; `first`, `start`: room for an int a piece. Afterwards the rank of
 /// tied[j] is start[piece] + j - first[piece]. All threads; ends with a block barrier.
-template <int kWarps>
-__device__ __noinline__ void rank_ties(const uint32_t* tied, int n_ties, int* first, int* start,
+static __device__ __noinline__ void rank_ties(const uint32_t* tied, int n_ties, int* first, int* start,
                                        int n_pieces, SelectScratch& s) {
-  constexpr int kThreads = kWarps * kWarp;
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
   const auto piece = [&](int j) { return static_cast<int>(tied[j]) / kPiece; };
 #pragma unroll 1
-  for (int i = threadIdx.x; i < n_pieces; i += kThreads) start[i] = 0;
+  for (int i = threadIdx.x; i < n_pieces; i += kStepThreads) start[i] = 0;
   __syncthreads();
 #pragma unroll 1
-  for (int j = threadIdx.x; j < n_ties; j += kThreads) {
+  for (int j = threadIdx.x; j < n_ties; j += kStepThreads) {
     const int at = piece(j);
     if (j == 0 || piece(j - 1) != at) {
       first[at] = j;
@@ -147,7 +145,7 @@ __device__ __noinline__ void rank_ties(const uint32_t* tied, int n_ties, int* fi
     if (j == n_ties - 1 || piece(j + 1) != at) atomicAdd(start + at, j + 1);
   }
   __syncthreads();
-  const int each = (n_pieces + kThreads - 1) / kThreads;
+  const int each = (n_pieces + kStepThreads - 1) / kStepThreads;
   const int begin = min(n_pieces, static_cast<int>(threadIdx.x) * each);
   const int end = min(n_pieces, begin + each);
   int sum = 0;
@@ -174,7 +172,6 @@ __device__ __noinline__ void rank_ties(const uint32_t* tied, int n_ties, int* fi
 
 /// What a block scores: its range of pieces of 128 cells, shared among its warps so that neighbouring
 /// pieces go to different warps, and the first round of all warps is a sample of the whole range.
-template <int kWarps>
 struct Pieces {
   int first, count, rounds;
 
@@ -182,17 +179,17 @@ struct Pieces {
     const int all = (n_kv + kPiece - 1) / kPiece;
     first = static_cast<int>(static_cast<int64_t>(all) * rank / n_blocks);
     count = static_cast<int>(static_cast<int64_t>(all) * (rank + 1) / n_blocks) - first;
-    rounds = (count + kWarps - 1) / kWarps;
+    rounds = (count + kStepWarps - 1) / kStepWarps;
   }
   /// Pieces in the first round of all blocks, about; never too many.
   static __device__ __forceinline__ int sampled(int n_pieces, int n_blocks) {
     const int each = max(1, n_pieces / n_blocks);
-    const int rounds = (each + kWarps - 1) / kWarps;
+    const int rounds = (each + kStepWarps - 1) / kStepWarps;
     return min(n_pieces, (each + rounds - 1) / rounds * n_blocks);
   }
   /// Offset of the warp's piece of a round from the first; not below `count`: none.
   __device__ __forceinline__ int of(int round, int warp) const {
-    const int segment = (warp + round) % kWarps;
+    const int segment = (warp + round) % kStepWarps;
     return round < rounds ? segment * rounds + round : count;
   }
 };

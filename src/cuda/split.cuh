@@ -13,7 +13,7 @@ template <int kDim>
 constexpr int kSplitStages = kDim <= 128 ? 3 : 1;
 
 template <int kDim>
-constexpr int kSplitBytes = kSplitWarps* kSplitStages<kDim> * 2 * Tile<kDim>::kBytes;
+constexpr int kSplitBytes = kSplitWarps* TileCopies<kDim, kSplitStages<kDim>, true>::kBytes;
 
 /// The row's last key gets its code while others attend: a dense step keeps the codes up to date.
 __device__ __forceinline__ void encode_last_key(const StepParams& p, const Cells& cells, int head,
@@ -42,7 +42,7 @@ __device__ __forceinline__ void encode_last_key(const StepParams& p, const Cells
 }
 
 /// grid: (p.splits, and one more with p.encode_last; n_rows * n_kv_heads).
-template <class T, int kDim, int kHeadTiles>
+template <class T, int kDim, int kHeadTiles, bool kBulk>
 __global__ void __launch_bounds__(kSplitThreads)
     split_kernel(const __grid_constant__ StepParams p) {
   extern __shared__ __align__(128) std::byte memory[];
@@ -79,20 +79,21 @@ __global__ void __launch_bounds__(kSplitThreads)
     if (valid != nullptr && (valid[at / 32] >> (at % 32) & 1) == 0) return -1;
     return at;
   };
-  std::byte* buffer = memory + warp * kSplitStages<kDim> * 2 * Tile<kDim>::kBytes;
+  constexpr int kStages = kSplitStages<kDim>;
+  using Copies = TileCopies<kDim, kStages, kBulk>;
+  __shared__ uint64_t arrivals[kSplitWarps][Copies::kArrivals];
+  std::byte* buffer = memory + warp * Copies::kBytes;
   {
-    using Attend = Attention<T, kDim, kHeadTiles>;
-    constexpr int kStages = kSplitStages<kDim>;
+    const Copies copies{cells, shared_address(buffer), shared_address(&arrivals[warp][0])};
+    copies.init();
     Queries<kSplitThreads, kDim, 8 * kHeadTiles> q;
     q.load(p, row, head);
-    Attend::template begin_tiles<kStages>(cells, warp, kSplitWarps, n_tiles, shared_address(buffer),
-                                          cell_at);
+    copies.begin_all(warp, kSplitWarps, n_tiles, cell_at);
     q.store(p, queries);
     __syncthreads();
-    Attend attention;
+    Attention<T, kDim, kHeadTiles> attention;
     attention.begin(queries, p.group);
-    attention.template run<kStages>(p, cells, row, head, warp, kSplitWarps, n_tiles,
-                                    shared_address(buffer), cell_at);
+    attention.run(p, copies, row, head, warp, kSplitWarps, n_tiles, cell_at);
     attention.put(p.group, reinterpret_cast<float*>(buffer), &ml[warp][0].x);
   }
   __syncthreads();
@@ -111,8 +112,7 @@ __global__ void __launch_bounds__(kSplitThreads)
     float sum = 0.0f;
 #pragma unroll
     for (int w = 0; w < kSplitWarps; ++w) {
-      const auto* part = reinterpret_cast<const float*>(
-          memory + w * kSplitStages<kDim> * 2 * Tile<kDim>::kBytes);
+      const auto* part = reinterpret_cast<const float*>(memory + w * Copies::kBytes);
       sum += scales[w][g] * part[at];
     }
     if (p.splits == 1) {

@@ -25,7 +25,7 @@ struct StepLayout {
   __host__ __device__ StepLayout(const StepParams& p, int n_blocks) {
     const int bins = 4 * n_bins(p.group, p.rbit);
     const int slab = p.head_dim * p.slab_columns * 4;
-    const int candidates = p.warps * p.candidate_limit * 4;
+    const int candidates = kStepWarps * p.candidate_limit * 4;
     const int results = n_blocks * (slice(p, n_blocks) + 2 * p.group) * 4;
     const auto larger = [](int a, int b) { return a > b ? a : b; };
     int at = 0;
@@ -34,7 +34,7 @@ struct StepLayout {
       at += (size + 15) / 16 * 16;
       return begin;
     };
-    ring = take(p.warps * p.gather_bytes);
+    ring = take(kStepWarps * p.gather_bytes);
     shared = take(larger(slab, larger(candidates, p.attend ? results : 0)));
     sample = take(bins);
     hist = take(bins);
@@ -69,19 +69,18 @@ struct Lists {
 };
 
 // The slow ways, out of line below.
-template <int kWarps, int kWords, int kPlanes>
+template <int kWords, int kPlanes>
 __device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, Codes<kWords>& codes,
                                        SelectScratch& s, int n_blocks, int row, int head, int n_kv);
-template <int kWarps, int kWords, int kPlanes>
+template <int kWords, int kPlanes>
 __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memory,
                                             Codes<kWords>& codes, SelectScratch& s, int n_blocks,
                                             int row, int head, int n_kv, Threshold t, int own_ties,
                                             Lists put);
 
 /// One block's part of a step, as far as the choice of keys.
-template <int kWarps, int kWords, int kPlanes>
+template <int kWords, int kPlanes>
 struct Chooser {
-  static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kCodeBytes = kWords * 4;
   static constexpr int kPieceBytes = kPiece * kCodeBytes + kPiece / 2;
 
@@ -93,7 +92,7 @@ struct Chooser {
   const int n_blocks, rank, row, head;
   const int warp, lane;
   int n_kv, budget;
-  const Pieces<kWarps> pieces;
+  const Pieces pieces;
   const Cells cells;
   const int last_code;  ///< the cell whose code this step makes, or -1
   int plain_begin, plain_end;  ///< cells that are valid, not forced, and have their codes
@@ -131,7 +130,7 @@ struct Chooser {
   __device__ __forceinline__ int* sample() const { return at<int>(layout.sample); }
   __device__ __forceinline__ Threshold find(const int* in, int lowest, int wanted,
                                             bool shares) const {
-    return find_threshold<kWarps>(in, at<int>(layout.totals), at<int>(layout.before),
+    return find_threshold(in, at<int>(layout.totals), at<int>(layout.before),
                                   n_bins(p.group, p.rbit), lowest, wanted, rank, n_blocks, shares, s);
   }
   __device__ __forceinline__ uint32_t* candidates() const {
@@ -147,25 +146,27 @@ struct Chooser {
     if (offset < pieces.count) {
       const uint32_t ring = shared_address(memory + layout.ring + warp * p.gather_bytes) + slot * kPieceBytes;
       const uint32_t to = ring + lane * kCodeBytes;
-      const uint32_t to_length = ring + kPiece * kCodeBytes + (lane % 4 * 4 + lane / 4) * 4;
       const int first = (pieces.first + offset) * kPiece;
-      const bool has_length = p.codes.lengths != nullptr && lane < kPiece / 8;
       if (cells.table == nullptr) {
-        const int64_t at = cells.first_slot + first;
-        const auto* from = reinterpret_cast<const std::byte*>(p.codes.codes) + (at + lane) * kCodeBytes;
         // A sequence's capacity is whole pieces, so nothing is read that is not there.
+        const auto* from = reinterpret_cast<const std::byte*>(p.codes.codes) +
+                           (cells.first_slot + first + lane) * kCodeBytes;
 #pragma unroll
-        for (int i = 0; i < kPiece / kWarp; ++i) copy_code(to + i * kWarp * kCodeBytes, from + i * kWarp * kCodeBytes, true);
-        if (has_length) copy_async<4>(to_length, p.codes.lengths + at / 2 + lane * 4, true);
+        for (int i = 0; i < kPiece / kWarp; ++i) {
+          copy_code(to + i * kWarp * kCodeBytes, from + i * kWarp * kCodeBytes, true);
+        }
       } else {
-#pragma unroll
+#pragma unroll 1
         for (int i = 0; i < kPiece / kWarp; ++i) {
           const int cell = first + i * kWarp + lane;
           const bool ok = cell < n_kv;
           copy_code(to + i * kWarp * kCodeBytes, p.codes.codes + cells.slot(ok ? cell : 0) * kWords, ok);
         }
-        const int cell = first + lane * 8;
-        if (has_length && cell < n_kv) copy_async<4>(to_length, p.codes.lengths + cells.slot(cell) / 2, true);
+      }
+      const int cell = first + lane * 8;
+      if (p.codes.lengths != nullptr && lane < kPiece / 8 && cell < n_kv) {
+        copy_async<4>(ring + kPiece * kCodeBytes + (lane % 4 * 4 + lane / 4) * 4,
+                      p.codes.lengths + cells.slot(cell) / 2, true);
       }
     }
     commit_copies();
@@ -206,7 +207,7 @@ struct Chooser {
   }
   __device__ __forceinline__ void begin_first_slab() const {
     begin_slab(query_projection(), p.head_dim, p.rbit, rank * own_columns(),
-               min(own_columns(), p.slab_columns), at<float>(layout.shared), kThreads);
+               min(own_columns(), p.slab_columns), at<float>(layout.shared), kStepThreads);
   }
 
   /// Encodes the queries and the last key. The first slab of W is in shared memory.
@@ -218,7 +219,7 @@ struct Chooser {
       __syncthreads();
       encode_vectors(projection(p.projection.keys), p.group, 1, false);
     }
-    if (with_key && p.codes.lengths != nullptr && warp == kWarps - 1) {  // it has no other work here
+    if (with_key && p.codes.lengths != nullptr && warp == kStepWarps - 1) {  // it has no other work here
       const float* key = at<float>(layout.vectors) + (p.group + 1) * p.head_dim;
       const float norm2 = norm2_of(p.head_dim, lane % 16, [&](int i) { return key[i]; });
       if (lane == 0) codes.new_length = length_of(norm2, p.projection.inv_units[head]);
@@ -230,14 +231,14 @@ struct Chooser {
     for (int column = 0; column < own; column += step) {
       if (column > 0 || !begun) {
         __syncthreads();
-        begin_slab(w, p.head_dim, p.rbit, rank * own + column, step, slab, kThreads);
+        begin_slab(w, p.head_dim, p.rbit, rank * own + column, step, slab, kStepThreads);
         commit_copies();
         wait_copies<0>();
         __syncthreads();
       }
       encode_slab(slab, p.head_dim, rank * own + column, step,
                   at<float>(layout.vectors) + first * p.head_dim, count,
-                  shared_address(&codes.vectors[first][0]), kCodeBytes, n_blocks, kThreads);
+                  shared_address(&codes.vectors[first][0]), kCodeBytes, n_blocks, kStepThreads);
     }
   }
   __device__ __forceinline__ void store_last_code() const {
@@ -380,9 +381,9 @@ struct Chooser {
     const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
     const int n_pieces = (n_kv + kPiece - 1) / kPiece;
     // Every block has at least as many pieces as all / n_blocks, rounded down, says.
-    const bool sample_is_all = (n_pieces + n_blocks - 1) / n_blocks <= kWarps;
+    const bool sample_is_all = (n_pieces + n_blocks - 1) / n_blocks <= kStepWarps;
 
-    const int last = last_bin(query);
+    const int last = last_bin(query), average = max_score(p.group, p.rbit) / 4 * 4;
     Threshold t{0, 0, 0};
     int cut = 0, count = 0, slot = 0;
     const int rounds = max(1, pieces.rounds);
@@ -394,24 +395,28 @@ struct Chooser {
       score_piece(query, last, round, slot, bins);
       __syncwarp();
       begin_piece(round + p.stages, slot);
-      slot = slot + 1 == p.stages ? 0 : slot + 1;
+      if (++slot == p.stages) slot = 0;
       if (round == 0) {
 #pragma unroll
         for (int i = 0; i < kPiece / kWarp; ++i) {
-          if (bins[i] >= 0) atomicAdd(sample() + bins[i], 1);
+          // Half of the bins are for keys worse than the average: seldom needed.
+          if (bins[i] >= average) atomicAdd(sample() + bins[i], 1);
         }
         cluster_barrier(n_blocks);
         int wanted = budget;
         if (!sample_is_all) {
           const float expected = static_cast<float>(budget) *
-                                 static_cast<float>(Pieces<kWarps>::sampled(n_pieces, n_blocks)) /
+                                 static_cast<float>(Pieces::sampled(n_pieces, n_blocks)) /
                                  static_cast<float>(n_pieces);
           wanted = static_cast<int>(expected + 4.0f * sqrtf(expected)) + 8;
         }
-        // Half of the bins are for keys worse than the average: seldom needed.
-        t = find(sample(), max_score(p.group, p.rbit), wanted, sample_is_all);
-        if (s.all < wanted) {
-          __syncthreads();
+        t = find(sample(), average, wanted, sample_is_all);
+        if (s.all < wanted) {  // the same in all blocks
+#pragma unroll
+          for (int i = 0; i < kPiece / kWarp; ++i) {
+            if (bins[i] >= 0 && bins[i] < average) atomicAdd(sample() + bins[i], 1);
+          }
+          cluster_barrier(n_blocks);
           t = find(sample(), 0, wanted, sample_is_all);
         }
         cut = t.bin;
@@ -426,7 +431,7 @@ struct Chooser {
     wait_copies<0>();
     bool again = count > p.candidate_limit;
     if (!sample_is_all && cut > 0 && s.all < budget) {  // the same in all blocks
-      count_all<kWarps, kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv);
+      count_all<kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv);
       t = find(sample(), 0, budget, true);
       again = true;
     }
@@ -435,7 +440,7 @@ struct Chooser {
     const int own_ties = min(max(ties_wanted - s.before_at, 0), s.own_at);
     again = __syncthreads_or(again);
     if (again) {
-      put_from_codes<kWarps, kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv, t, own_ties, put);
+      put_from_codes<kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv, t, own_ties, put);
     } else {
       put_from_candidates(count, t, own_ties, put);
     }
@@ -486,7 +491,7 @@ struct Chooser {
     __syncthreads();
     above = s.before_above, ties = 0;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
+    for (int w = 0; w < kStepWarps; ++w) {
       if (w < warp) above += s.warp_above[w], ties += s.warp_at[w];
     }
     const bool all_ties = own_ties == s.own_at && own_ties > 0;
@@ -512,9 +517,9 @@ struct Chooser {
     __syncthreads();
     int* first = reinterpret_cast<int*>(tied + (s.own_at + 3) / 4 * 4);
     int* start = first + pieces.count;
-    rank_ties<kWarps>(tied, s.own_at, first, start, pieces.count, s);
+    rank_ties(tied, s.own_at, first, start, pieces.count, s);
 #pragma unroll 1
-    for (int j = threadIdx.x; j < s.own_at; j += kThreads) {
+    for (int j = threadIdx.x; j < s.own_at; j += kStepThreads) {
       const int cell = static_cast<int>(tied[j]), piece = cell / kPiece;
       const int rank_of = start[piece] + j - first[piece];
       if (rank_of < own_ties) put(t.above + s.before_at + rank_of, first_cell + cell);
@@ -523,15 +528,15 @@ struct Chooser {
 };
 
 /// The cut was too high: counts all keys, from memory, in the place of the sample.
-template <int kWarps, int kWords, int kPlanes>
+template <int kWords, int kPlanes>
 __device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, Codes<kWords>& codes,
                                        SelectScratch& s, int n_blocks, int row, int head, int n_kv) {
-  const Chooser<kWarps, kWords, kPlanes> c(p, memory, codes, s, n_blocks, row, head, n_kv);
+  const Chooser<kWords, kPlanes> c(p, memory, codes, s, n_blocks, row, head, n_kv);
   const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
   const int last = c.last_bin(query);
-  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit); i += kWarps * kWarp) c.sample()[i] = 0;
+  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit); i += kStepThreads) c.sample()[i] = 0;
   __syncthreads();
-  for (int i = threadIdx.x; i < c.pieces.count * kPiece; i += kWarps * kWarp) {
+  for (int i = threadIdx.x; i < c.pieces.count * kPiece; i += kStepThreads) {
     const int bin = c.bin_in_memory(query, last, c.pieces.first * kPiece + i);
     if (bin >= 0) atomicAdd(c.sample() + bin, 1);
   }
@@ -539,16 +544,16 @@ __device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, C
 }
 
 /// The slow way, in the order of cells.
-template <int kWarps, int kWords, int kPlanes>
+template <int kWords, int kPlanes>
 __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memory,
                                             Codes<kWords>& codes, SelectScratch& s, int n_blocks,
                                             int row, int head, int n_kv, Threshold t, int own_ties,
                                             Lists put) {
-  const Chooser<kWarps, kWords, kPlanes> c(p, memory, codes, s, n_blocks, row, head, n_kv);
+  const Chooser<kWords, kPlanes> c(p, memory, codes, s, n_blocks, row, head, n_kv);
   const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
   const int last = c.last_bin(query);
   int above = s.before_above, ties = 0;
-  for (int first = 0; first < c.pieces.count * kPiece; first += kWarps * kWarp) {
+  for (int first = 0; first < c.pieces.count * kPiece; first += kStepThreads) {
     const int i = first + threadIdx.x;
     const int cell = c.pieces.first * kPiece + i;
     const int found = c.bin_in_memory(query, last, cell);
@@ -560,7 +565,7 @@ __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memo
     __syncthreads();
     int my_above = above, my_ties = ties;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
+    for (int w = 0; w < kStepWarps; ++w) {
       if (w < c.warp) my_above += s.warp_above[w], my_ties += s.warp_at[w];
       above += s.warp_above[w], ties += s.warp_at[w];
     }
@@ -571,34 +576,35 @@ __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memo
   }
 }
 
-template <class T, int kDim, int kHeadTiles, int kWarps>
+template <class T, int kDim, int kHeadTiles>
 __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memory,
                                             const StepLayout& layout, const Cells& cells, int row,
                                             int head, int rank, int n_blocks, int n_keys) {
-  constexpr int kThreads = kWarps * kWarp;
   const int warp = warp_index();
   const auto* list = reinterpret_cast<const int32_t*>(memory + layout.list);
   std::byte* buffer = memory + layout.ring + warp * p.gather_bytes;
-  __shared__ float2 ml[kWarps][8 * kHeadTiles];
-  __shared__ float scales[kWarps][8 * kHeadTiles];
+  __shared__ float2 ml[kStepWarps][8 * kHeadTiles];
+  __shared__ float scales[kStepWarps][8 * kHeadTiles];
   __shared__ Common common[8 * kHeadTiles];
   {
-    using Attend = Attention<T, kDim, kHeadTiles>;
+    using Copies = TileCopies<kDim, 1, false>;
+    __shared__ uint64_t arrivals[kStepWarps][Copies::kArrivals];
+    const Copies copies{cells, shared_address(buffer), shared_address(&arrivals[warp][0])};
     const int n_tiles = (n_keys + kTileKeys - 1) / kTileKeys;
     const auto cell_at = [&](int i) { return i < n_keys ? list[i] : -1; };
-    Attend::template begin_tiles<1>(cells, warp, kWarps, n_tiles, shared_address(buffer), cell_at);
-    Attend attention;
+    copies.init();
+    copies.begin_all(warp, kStepWarps, n_tiles, cell_at);
+    Attention<T, kDim, kHeadTiles> attention;
     attention.begin(reinterpret_cast<const float*>(memory + layout.vectors), p.group);
-    attention.template run<1>(p, cells, row, head, warp, kWarps, n_tiles,
-                              shared_address(buffer), cell_at);
+    attention.run(p, copies, row, head, warp, kStepWarps, n_tiles, cell_at);
     attention.put(p.group, reinterpret_cast<float*>(buffer), &ml[warp][0].x);
   }
   __syncthreads();
-  for (int g = warp; g < p.group; g += kWarps) {
-    const Common c = common_of(kWarps, [&](int w) { return ml[w][g]; });
+  for (int g = warp; g < p.group; g += kStepWarps) {
+    const Common c = common_of(kStepWarps, [&](int w) { return ml[w][g]; });
     const int lane = threadIdx.x % kWarp;
     const float base = c.max == -INFINITY ? 0.0f : c.max;
-    if (lane < kWarps) scales[lane][g] = exp2f(ml[lane][g].x - base);
+    if (lane < kStepWarps) scales[lane][g] = exp2f(ml[lane][g].x - base);
     if (lane == 0) common[g] = c;
   }
   __syncthreads();
@@ -609,7 +615,7 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
     const int g = i / kDim, at = g * kHeadStride<kDim> + i % kDim;
     float sum = 0.0f;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
+    for (int w = 0; w < kStepWarps; ++w) {
       sum += scales[w][g] *
              reinterpret_cast<const float*>(memory + layout.ring + w * p.gather_bytes)[at];
     }
@@ -617,7 +623,7 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
   };
   if (n_blocks == 1) {
 #pragma unroll 1
-    for (int i = threadIdx.x; i < p.group * kDim; i += kThreads) {
+    for (int i = threadIdx.x; i < p.group * kDim; i += kStepThreads) {
       const int q_head = head * p.group + i / kDim;
       store_out(p, row, q_head, i % kDim, sum_of(i) * normaliser(p, q_head, common[i / kDim]));
     }
@@ -625,12 +631,12 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
   }
   const uint32_t mls = results + n_blocks * slice * 4;  // behind the slices of all blocks
 #pragma unroll 1
-  for (int i = threadIdx.x; i < p.group * kDim; i += kThreads) {
+  for (int i = threadIdx.x; i < p.group * kDim; i += kStepThreads) {
     const int owner = i / slice;
     store_peer(peer_address(results + (rank * slice + i - owner * slice) * 4, owner), sum_of(i));
   }
 #pragma unroll 1
-  for (int i = threadIdx.x; i < p.group * n_blocks; i += kThreads) {
+  for (int i = threadIdx.x; i < p.group * n_blocks; i += kStepThreads) {
     const int g = i % p.group, owner = i / p.group;
     const uint32_t to = peer_address(mls + (rank * p.group + g) * 8, owner);
     store_peer(to, common[g].max);
@@ -643,7 +649,7 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
   __shared__ float factors[16][8 * kHeadTiles];
   const int first_head = rank * slice / kDim;
   const int last_head = min(p.group, (rank * slice + slice - 1) / kDim + 1);
-  for (int g = first_head + warp; g < last_head; g += kWarps) {
+  for (int g = first_head + warp; g < last_head; g += kStepWarps) {
     const Common c = common_of(n_blocks, [&](int b) { return part_ml[b * p.group + g]; });
     const int lane = threadIdx.x % kWarp;
     const float base = c.max == -INFINITY ? 0.0f : c.max;
@@ -652,7 +658,7 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
   }
   __syncthreads();
 #pragma unroll 1
-  for (int i = threadIdx.x; i < slice && rank * slice + i < p.group * kDim; i += kThreads) {
+  for (int i = threadIdx.x; i < slice && rank * slice + i < p.group * kDim; i += kStepThreads) {
     const int g = (rank * slice + i) / kDim;
     float sum = 0.0f;
 #pragma unroll 4
@@ -662,10 +668,9 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
 }
 
 /// grid: (blocks of a cluster, n_rows * n_kv_heads). kDim 0: without attention.
-template <class T, int kDim, int kHeadTiles, int kWarps, int kWords, int kPlanes>
-__global__ void __launch_bounds__(kWarps* kWarp, kMostWarps / kWarps)
+template <class T, int kDim, int kHeadTiles, int kWords, int kPlanes>
+__global__ void __launch_bounds__(kStepThreads, 1)
     step_kernel(const __grid_constant__ StepParams p) {
-  constexpr int kThreads = kWarps * kWarp;
   extern __shared__ __align__(128) std::byte memory[];
   __shared__ Codes<kWords> codes;
   __shared__ SelectScratch scratch;
@@ -673,39 +678,45 @@ __global__ void __launch_bounds__(kWarps* kWarp, kMostWarps / kWarps)
   const int row = blockIdx.y / p.n_kv_heads, head = blockIdx.y % p.n_kv_heads;
   if (!p.early) wait_for_previous();
   const int n_kv = p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv;
-  Chooser<kWarps, kWords, kPlanes> chooser(p, memory, codes, scratch, n_blocks, row, head, n_kv);
+  Chooser<kWords, kPlanes> chooser(p, memory, codes, scratch, n_blocks, row, head, n_kv);
   const StepLayout& layout = chooser.layout;
 
-  // W and the queries come before the codes, which would keep them waiting in the memory's queues.
-  Queries<kThreads, kDim, kDim == 0 ? kMaxGroup : 8> q;
+  // What a kernel is given comes from memory line by line: all warps ask at once.
+  asm volatile("" ::"r"(reinterpret_cast<const int*>(&p)[warp_index() * 16 % (sizeof(p) / 4)]));
+  // W and the queries come before the codes, which would keep them waiting in the memory's queues;
+  // and a warp that asks for too many codes is itself kept waiting, so most are asked for after
+  // its part in encoding.
+  constexpr int kSoon = 2;  // stages
+  Queries<kStepThreads, kDim, kDim == 0 ? kMaxGroup : 8> q;
   chooser.begin_first_slab();
   commit_copies();
-  const auto begin_codes = [&] {
+  const auto begin_codes = [&](int first, int last) {
 #pragma unroll 1
-    for (int stage = 0; stage < p.stages; ++stage) chooser.begin_piece(stage, stage);
+    for (int stage = first; stage < last; ++stage) chooser.begin_piece(stage, stage);
   };
   if (p.early) {
-    begin_codes();
+    begin_codes(0, kSoon);
     wait_for_previous();
   }
   q.load(p, row, head);
   const float key = chooser.load_last_key();
 #pragma unroll 1
-  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit); i += kThreads) {
+  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit); i += kStepThreads) {
     chooser.hist()[i] = chooser.sample()[i] = 0;
   }
   if (threadIdx.x == 0) codes.max_product = p.group * p.rbit;
   q.store(p, chooser.template at<float>(layout.vectors));
   chooser.store_last_key(key);
   if (p.early) {
-    chooser.template wait_but_for_stages<0>();
+    wait_copies<kSoon>();
   } else {
     wait_copies<0>();
-    begin_codes();
+    begin_codes(0, kSoon);
   }
   // Other blocks write into this one's codes: they must have begun.
   cluster_barrier(n_blocks);
   chooser.encode();
+  begin_codes(kSoon, p.stages);
   cluster_barrier(n_blocks);
   make_planes(codes, p.group, p.rbit);
   __syncthreads();
@@ -725,7 +736,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kMostWarps / kWarps)
   if constexpr (kDim > 0) {
     cluster_barrier(n_blocks);
     const int n_keys = min(max(chosen - chooser.rank * lists.keys_each, 0), lists.keys_each);
-    attend_list<T, kDim, kHeadTiles, kWarps>(p, memory, layout, chooser.cells, row, head,
+    attend_list<T, kDim, kHeadTiles>(p, memory, layout, chooser.cells, row, head,
                                              chooser.rank, n_blocks, n_keys);
   } else {
     cluster_barrier(n_blocks);  // none leaves while others read its histogram

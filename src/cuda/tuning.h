@@ -7,7 +7,6 @@ struct Tuning {
   int n_blocks = 0;  ///< 0: as planned
   int stages = 0;
   int splits = 0;
-  int warps = 0;
   int fused = -1;  ///< 0: choose, then attend; 1: one kernel
 };
 Tuning& tuning();

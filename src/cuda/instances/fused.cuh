@@ -11,13 +11,12 @@ cudaError_t launch_fused_of(const StepParams& p, int n_blocks, int bytes, cudaSt
   const dim3 grid(static_cast<unsigned>(n_blocks), static_cast<unsigned>(p.n_rows * p.n_kv_heads));
   const LaunchOptions options{.cluster = n_blocks, .early = p.early};
   const auto launch = [&](auto kernel) {
-    return launch_kernel(kernel, grid, p.warps * kWarp, bytes, options, stream, p);
+    return launch_kernel(kernel, grid, kStepThreads, bytes, options, stream, p);
   };
-  const bool small = p.warps == 8;
   switch (n_planes(p.group)) {
-    case 1: return launch(small ? step_kernel<T, kDim, 1, 8, 4, 1> : step_kernel<T, kDim, 1, 16, 4, 1>);
-    case 2: return launch(small ? step_kernel<T, kDim, 1, 8, 4, 2> : step_kernel<T, kDim, 1, 16, 4, 2>);
-    default: return launch(small ? step_kernel<T, kDim, 1, 8, 4, 3> : step_kernel<T, kDim, 1, 16, 4, 3>);
+    case 1: return launch(step_kernel<T, kDim, 1, 4, 1>);
+    case 2: return launch(step_kernel<T, kDim, 1, 4, 2>);
+    default: return launch(step_kernel<T, kDim, 1, 4, 3>);
   }
 }
 

@@ -11,12 +11,11 @@ cudaError_t launch_split_of_dim(const StepParams& p, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(p.splits + (p.encode_last ? 1 : 0)),
                   static_cast<unsigned>(p.n_rows * p.n_kv_heads));
   const LaunchOptions options{.cluster = 1, .early = p.early};
-  if (p.group <= 8) {
-    return launch_kernel(split_kernel<T, kDim, 1>, grid, kSplitThreads, kSplitBytes<kDim>, options,
-                         stream, p);
-  }
-  return launch_kernel(split_kernel<T, kDim, 2>, grid, kSplitThreads, kSplitBytes<kDim>, options,
-                       stream, p);
+  const auto launch = [&](auto kernel) {
+    return launch_kernel(kernel, grid, kSplitThreads, kSplitBytes<kDim>, options, stream, p);
+  };
+  if (p.group > 8) return launch(split_kernel<T, kDim, 2, false>);
+  return launch(p.bulk ? split_kernel<T, kDim, 1, true> : split_kernel<T, kDim, 1, false>);
 }
 
 template <class T>
