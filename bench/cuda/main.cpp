@@ -24,7 +24,7 @@ constexpr const char* kUsage =
     "  --no-lengths     the paper's order\n"
     "  --memory GB      of keys and values (default 70)\n"
     "  --seconds S      no new cell is begun after that\n"
-    "  --tune N,S,P,W,F blocks a cluster, stages, splits, warps, fused (0 or 1); 0 and -1: as planned\n";
+    "  --tune N,S,F     blocks a cluster, splits, fused (0 or 1); 0 and -1: as planned\n";
 
 std::vector<std::string> list(std::string_view text) {
   std::vector<std::string> parts;
@@ -78,9 +78,9 @@ int run(int argc, char** argv) {
     } else if (arg == "--seconds") {
       options.seconds = std::atof(value().c_str());
     } else if (arg == "--tune") {
-      int n[5] = {0, 0, 0, 0, -1};
-      std::sscanf(value().c_str(), "%d,%d,%d,%d,%d", n, n + 1, n + 2, n + 3, n + 4);
-      hata::cuda::tuning() = {n[0], n[1], n[2], n[3], n[4]};
+      int n[3] = {0, 0, -1};
+      std::sscanf(value().c_str(), "%d,%d,%d", n, n + 1, n + 2);
+      hata::cuda::tuning() = {n[0], n[1], n[2]};
     } else if (arg == "--help" || arg.starts_with("-")) {
       std::fprintf(stderr, kUsage, hata::bench::methods_help());
       return arg == "--help" ? 0 : 2;

@@ -334,12 +334,9 @@ Plan plan_step(const StepParams& given, const Device& device, bool fused) {
   const auto size = [&] {
     // Ties are ranked in the ring's memory.
     const int ties = 4 * (kStepWarps * p.candidate_limit + 2 * ((pieces + n - 1) / n)) / kStepWarps + 16;
-    p.gather_bytes = round_up(std::max({p.stages * piece_bytes, tiles, ties}), 16);
+    p.gather_bytes = round_up(std::max({n_stages(fused, p.rbit) * piece_bytes, tiles, ties}), 16);
     return plan.shared_bytes = StepLayout(p, n).bytes;
   };
-  for (p.stages = tuning().stages > 0 ? tuning().stages : 5; size() > most_bytes && p.stages > 2;) {
-    --p.stages;
-  }
   // Fewer candidates than are to be expected: the step is slower, not wrong.
   while (size() > most_bytes && p.candidate_limit > 32) p.candidate_limit -= 32;
   if (plan.shared_bytes > most_bytes) return plan;
@@ -357,7 +354,7 @@ struct Way {
   int splits = 1;
 };
 
-// Rows of the cache below which the exact path was measured to be faster (docs/cuda.md).
+// Rows of the cache up to which the exact path was measured to be faster (docs/cuda.md).
 constexpr int64_t kDenseRows = 65536;
 
 hata_cuda_status way_of(const hata_cuda_step& s, StepParams& p, Device& device, Way& way) {

@@ -15,6 +15,9 @@ constexpr int kStepWarps = 16;   ///< of a block of the step kernel, one a multi
 constexpr int kSplitWarps = 8;   ///< of a block of the split kernel
 constexpr int kTileKeys = 16;    ///< keys that a warp attends to at a time
 
+/// Pieces of a warp under way in the step kernel, as many as there is room for whatever the group is.
+constexpr int n_stages(bool attends, int rbit) { return attends ? 4 : rbit == 256 ? 1 : 2; }
+
 /// Bins of a histogram of scores: score + max_score is the bin, and one more bin, the highest, for
 /// keys that are always chosen. Rounded up to whole groups of four.
 constexpr int max_score(int group, int rbit) { return (15 * group * rbit) >> kScoreShift; }

@@ -187,10 +187,25 @@ struct Pieces {
     const int rounds = (each + kStepWarps - 1) / kStepWarps;
     return min(n_pieces, (each + rounds - 1) / rounds * n_blocks);
   }
-  /// Offset of the warp's piece of a round from the first; not below `count`: none.
-  __device__ __forceinline__ int of(int round, int warp) const {
-    const int segment = (warp + round) % kStepWarps;
-    return round < rounds ? segment * rounds + round : count;
+};
+
+/// The pieces of one warp, a round each: offsets from the block's first.
+struct Cursor {
+  int piece, segment, round;
+
+  __device__ __forceinline__ explicit Cursor(const Pieces& p, int warp)
+      : piece(warp * p.rounds), segment(warp), round(0) {}
+  /// Whether the warp has a piece in this round.
+  __device__ __forceinline__ bool has(const Pieces& p) const {
+    return piece < p.count && round < p.rounds;
+  }
+  __device__ __forceinline__ void next(const Pieces& p) {
+    piece += p.rounds + 1;
+    ++round;
+    if (++segment == kStepWarps) {
+      segment = 0;
+      piece -= kStepWarps * p.rounds;
+    }
   }
 };
 

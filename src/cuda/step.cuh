@@ -79,10 +79,11 @@ __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memo
                                             Lists put);
 
 /// One block's part of a step, as far as the choice of keys.
-template <int kWords, int kPlanes>
+template <int kWords, int kPlanes, int kStages>
 struct Chooser {
   static constexpr int kCodeBytes = kWords * 4;
   static constexpr int kPieceBytes = kPiece * kCodeBytes + kPiece / 2;
+  static constexpr int kRows = kPiece / kWarp;  ///< keys of a lane in a piece
 
   const StepParams& p;
   std::byte* const memory;
@@ -96,6 +97,11 @@ struct Chooser {
   const Cells cells;
   const int last_code;  ///< the cell whose code this step makes, or -1
   int plain_begin, plain_end;  ///< cells that are valid, not forced, and have their codes
+  Cursor coming;               ///< the next piece to be asked for
+  uint32_t ring;               ///< shared memory of the lane's first code; then of its word of lengths
+  uint32_t ring_lengths;
+  const std::byte* lane_codes;     ///< of a contiguous cache: the lane's first code, and word of lengths
+  const std::byte* lane_lengths;
 
   __device__ __forceinline__ Chooser(const StepParams& params, std::byte* smem, Codes<kWords>& c,
                                      SelectScratch& scratch, int size, int row_, int head_,
@@ -116,7 +122,17 @@ struct Chooser {
                                          : params.budget),
         pieces(n_kv_, rank, size),
         cells(params, params.sequences != nullptr ? params.sequences[row_] : row_, head_),
-        last_code(params.encode_last ? n_kv_ - 1 : -1) {
+        last_code(params.encode_last ? n_kv_ - 1 : -1),
+        coming(pieces, warp) {
+    ring = shared_address(memory + layout.ring + warp * p.gather_bytes);
+    // The 16 words of lengths lie so that a lane finds its four side by side.
+    ring_lengths = ring + kPiece * kCodeBytes + (lane % 4 * 4 + lane / 4) * 4;
+    ring += lane * kCodeBytes;
+    const int64_t first = cells.first_slot + static_cast<int64_t>(pieces.first) * kPiece;
+    lane_codes = reinterpret_cast<const std::byte*>(p.codes.codes) + (first + lane) * kCodeBytes;
+    const bool has_length = p.codes.lengths != nullptr && lane < kPiece / 8;
+    lane_lengths = has_length ? reinterpret_cast<const std::byte*>(p.codes.lengths) + first / 2 + lane * 4
+                              : nullptr;
     const bool bits = p.valid != nullptr || p.forced != nullptr;
     plain_begin = p.sink;
     plain_end = bits ? 0 : n_kv - max(p.recent, p.encode_last ? 1 : 0);
@@ -139,37 +155,34 @@ struct Chooser {
 
   // --- codes under way ----------------------------------------------------------------------
 
-  /// Begins to copy the warp's piece of a round; always commits one group of copies. The 16 words of
-  /// lengths lie so that a lane finds its four side by side.
-  __device__ __forceinline__ void begin_piece(int round, int slot) const {
-    const int offset = pieces.of(round, warp);
-    if (offset < pieces.count) {
-      const uint32_t ring = shared_address(memory + layout.ring + warp * p.gather_bytes) + slot * kPieceBytes;
-      const uint32_t to = ring + lane * kCodeBytes;
-      const int first = (pieces.first + offset) * kPiece;
+  /// Begins to copy the warp's next piece; always commits one group of copies.
+  __device__ __forceinline__ void begin_piece(int slot) {
+    if (coming.has(pieces)) {
+      const uint32_t to = ring + slot * kPieceBytes, to_length = ring_lengths + slot * kPieceBytes;
       if (cells.table == nullptr) {
         // A sequence's capacity is whole pieces, so nothing is read that is not there.
-        const auto* from = reinterpret_cast<const std::byte*>(p.codes.codes) +
-                           (cells.first_slot + first + lane) * kCodeBytes;
+        const std::byte* from = lane_codes + static_cast<int64_t>(coming.piece) * kPiece * kCodeBytes;
 #pragma unroll
-        for (int i = 0; i < kPiece / kWarp; ++i) {
+        for (int i = 0; i < kRows; ++i) {
           copy_code(to + i * kWarp * kCodeBytes, from + i * kWarp * kCodeBytes, true);
         }
+        if (lane_lengths != nullptr) copy_async<4>(to_length, lane_lengths + coming.piece * (kPiece / 2), true);
       } else {
+        const int first = (pieces.first + coming.piece) * kPiece;
 #pragma unroll 1
-        for (int i = 0; i < kPiece / kWarp; ++i) {
+        for (int i = 0; i < kRows; ++i) {
           const int cell = first + i * kWarp + lane;
           const bool ok = cell < n_kv;
           copy_code(to + i * kWarp * kCodeBytes, p.codes.codes + cells.slot(ok ? cell : 0) * kWords, ok);
         }
-      }
-      const int cell = first + lane * 8;
-      if (p.codes.lengths != nullptr && lane < kPiece / 8 && cell < n_kv) {
-        copy_async<4>(ring + kPiece * kCodeBytes + (lane % 4 * 4 + lane / 4) * 4,
-                      p.codes.lengths + cells.slot(cell) / 2, true);
+        const int cell = first + lane * 8;
+        if (lane_lengths != nullptr && cell < n_kv) {
+          copy_async<4>(to_length, p.codes.lengths + cells.slot(cell) / 2, true);
+        }
       }
     }
     commit_copies();
+    coming.next(pieces);
   }
   static __device__ __forceinline__ void copy_code(uint32_t to, const void* from, bool ok) {
     if constexpr (kCodeBytes < 16) {
@@ -282,14 +295,12 @@ struct Chooser {
     return is_valid(cell) ? bin : -1;
   }
 
-  /// Bins of the four keys that the lane has of the piece in `slot`.
+  /// Bins of the keys that the lane has of a piece, which lies in `slot`.
   __device__ __forceinline__ void score_piece(const Query<kWords, kPlanes>& query, int last,
-                                              int round, int slot,
-                                              int (&bins)[kPiece / kWarp]) const {
-    const int offset = pieces.of(round, warp);
-    if (offset >= pieces.count) {
+                                              const Cursor& at, int slot, int (&bins)[kRows]) const {
+    if (!at.has(pieces)) {
 #pragma unroll
-      for (int i = 0; i < kPiece / kWarp; ++i) bins[i] = -1;
+      for (int i = 0; i < kRows; ++i) bins[i] = -1;
       return;
     }
     const std::byte* piece = memory + layout.ring + warp * p.gather_bytes + slot * kPieceBytes;
@@ -297,41 +308,41 @@ struct Chooser {
     if (p.codes.lengths != nullptr) {
       words = reinterpret_cast<const uint4*>(piece + kPiece * kCodeBytes)[lane / 8];
     }
-    const uint32_t lengths[4] = {words.x, words.y, words.z, words.w};
+    const uint32_t lengths[kRows] = {words.x, words.y, words.z, words.w};
 #pragma unroll
-    for (int i = 0; i < kPiece / kWarp; i += 2) {
+    for (int i = 0; i < kRows; i += 2) {
       uint32_t x[kWords], y[kWords];
       load_code(piece + (i * kWarp + lane) * kCodeBytes, x);
       load_code(piece + ((i + 1) * kWarp + lane) * kCodeBytes, y);
       query.bins(x, y, static_cast<int>(lengths[i] >> (lane % 8 * 4) & 15),
                  static_cast<int>(lengths[i + 1] >> (lane % 8 * 4) & 15), bins[i], bins[i + 1]);
     }
-    const int first = (pieces.first + offset) * kPiece;
+    const int first = (pieces.first + at.piece) * kPiece;
     if (first >= plain_begin && first + kPiece <= plain_end) return;
 #pragma unroll
-    for (int i = 0; i < kPiece / kWarp; ++i) {
+    for (int i = 0; i < kRows; ++i) {
       bins[i] = final_bin(bins[i], first + i * kWarp + lane, last);
     }
   }
 
   /// Keeps the piece's keys at or above the cut; returns how many the warp has then.
-  __device__ __forceinline__ int keep(int round, const int (&bins)[kPiece / kWarp], int cut,
+  __device__ __forceinline__ int keep(const Cursor& at, const int (&bins)[kRows], int cut,
                                       int count) const {
-    const int first = pieces.of(round, warp) * kPiece;
+    unsigned hits[kRows];
 #pragma unroll
-    for (int i = 0; i < kPiece / kWarp; ++i) {
-      const bool hit = bins[i] >= cut;
-      const unsigned hits = __ballot_sync(kAll, hit);
-      if (hits == 0) continue;
-      if (hit) {
-        const int to = count + __popc(hits & ((1u << lane) - 1));
+    for (int i = 0; i < kRows; ++i) hits[i] = __ballot_sync(kAll, bins[i] >= cut);
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      if (hits[i] == 0) continue;
+      if (bins[i] >= cut) {
+        const int to = count + __popc(hits[i] & ((1u << lane) - 1));
         if (to < p.candidate_limit) {
           candidates()[to] = static_cast<uint32_t>(bins[i]) << kIndexBits |
-                             static_cast<uint32_t>(first + i * kWarp + lane);
+                             static_cast<uint32_t>(at.piece * kPiece + i * kWarp + lane);
         }
         atomicAdd(hist() + bins[i], 1);
       }
-      count += __popc(hits);
+      count += __popc(hits[i]);
     }
     return count;
   }
@@ -387,18 +398,19 @@ struct Chooser {
     Threshold t{0, 0, 0};
     int cut = 0, count = 0, slot = 0;
     const int rounds = max(1, pieces.rounds);
+    Cursor at(pieces, warp);
 #pragma unroll 1
-    for (int round = 0; round < rounds; ++round) {
-      int bins[kPiece / kWarp];
-      wait_but_for_stages<-1>();
+    for (int round = 0; round < rounds; ++round, at.next(pieces)) {
+      int bins[kRows];
+      wait_copies<kStages - 1>();
       __syncwarp();
-      score_piece(query, last, round, slot, bins);
+      score_piece(query, last, at, slot, bins);
       __syncwarp();
-      begin_piece(round + p.stages, slot);
-      if (++slot == p.stages) slot = 0;
+      begin_piece(slot);
+      slot = (slot + 1) % kStages;
       if (round == 0) {
 #pragma unroll
-        for (int i = 0; i < kPiece / kWarp; ++i) {
+        for (int i = 0; i < kRows; ++i) {
           // Half of the bins are for keys worse than the average: seldom needed.
           if (bins[i] >= average) atomicAdd(sample() + bins[i], 1);
         }
@@ -413,7 +425,7 @@ struct Chooser {
         t = find(sample(), average, wanted, sample_is_all);
         if (s.all < wanted) {  // the same in all blocks
 #pragma unroll
-          for (int i = 0; i < kPiece / kWarp; ++i) {
+          for (int i = 0; i < kRows; ++i) {
             if (bins[i] >= 0 && bins[i] < average) atomicAdd(sample() + bins[i], 1);
           }
           cluster_barrier(n_blocks);
@@ -422,7 +434,7 @@ struct Chooser {
         cut = t.bin;
       }
       if (count + kPiece > p.candidate_limit) count = prune(count, cut);
-      count = keep(round, bins, cut, count);
+      count = keep(at, bins, cut, count);
     }
     if (!sample_is_all) {
       cluster_barrier(n_blocks);
@@ -445,18 +457,6 @@ struct Chooser {
       put_from_candidates(count, t, own_ties, put);
     }
     return chosen;
-  }
-
-  /// Until at most `stages + more` of the thread's copies are under way. What is waited for must be
-  /// known when this is compiled.
-  template <int more>
-  __device__ __forceinline__ void wait_but_for_stages() const {
-    switch (p.stages) {
-      case 2: wait_copies<2 + more>(); break;
-      case 3: wait_copies<3 + more>(); break;
-      case 4: wait_copies<4 + more>(); break;
-      default: wait_copies<5 + more>();
-    }
   }
 
   /// The bin of a cell, its code read from memory again. Whole warps.
@@ -531,7 +531,7 @@ struct Chooser {
 template <int kWords, int kPlanes>
 __device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, Codes<kWords>& codes,
                                        SelectScratch& s, int n_blocks, int row, int head, int n_kv) {
-  const Chooser<kWords, kPlanes> c(p, memory, codes, s, n_blocks, row, head, n_kv);
+  const Chooser<kWords, kPlanes, 1> c(p, memory, codes, s, n_blocks, row, head, n_kv);
   const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
   const int last = c.last_bin(query);
   for (int i = threadIdx.x; i < n_bins(p.group, p.rbit); i += kStepThreads) c.sample()[i] = 0;
@@ -549,7 +549,7 @@ __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memo
                                             Codes<kWords>& codes, SelectScratch& s, int n_blocks,
                                             int row, int head, int n_kv, Threshold t, int own_ties,
                                             Lists put) {
-  const Chooser<kWords, kPlanes> c(p, memory, codes, s, n_blocks, row, head, n_kv);
+  const Chooser<kWords, kPlanes, 1> c(p, memory, codes, s, n_blocks, row, head, n_kv);
   const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
   const int last = c.last_bin(query);
   int above = s.before_above, ties = 0;
@@ -678,7 +678,8 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   const int row = blockIdx.y / p.n_kv_heads, head = blockIdx.y % p.n_kv_heads;
   if (!p.early) wait_for_previous();
   const int n_kv = p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv;
-  Chooser<kWords, kPlanes> chooser(p, memory, codes, scratch, n_blocks, row, head, n_kv);
+  constexpr int kStages = n_stages(kDim > 0, 32 * kWords);
+  Chooser<kWords, kPlanes, kStages> chooser(p, memory, codes, scratch, n_blocks, row, head, n_kv);
   const StepLayout& layout = chooser.layout;
 
   // What a kernel is given comes from memory line by line: all warps ask at once.
@@ -686,13 +687,13 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   // W and the queries come before the codes, which would keep them waiting in the memory's queues;
   // and a warp that asks for too many codes is itself kept waiting, so most are asked for after
   // its part in encoding.
-  constexpr int kSoon = 2;  // stages
+  constexpr int kSoon = kStages < 2 ? 1 : 2;
   Queries<kStepThreads, kDim, kDim == 0 ? kMaxGroup : 8> q;
   chooser.begin_first_slab();
   commit_copies();
   const auto begin_codes = [&](int first, int last) {
 #pragma unroll 1
-    for (int stage = first; stage < last; ++stage) chooser.begin_piece(stage, stage);
+    for (int stage = first; stage < last; ++stage) chooser.begin_piece(stage);
   };
   if (p.early) {
     begin_codes(0, kSoon);
@@ -716,7 +717,7 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   // Other blocks write into this one's codes: they must have begun.
   cluster_barrier(n_blocks);
   chooser.encode();
-  begin_codes(kSoon, p.stages);
+  begin_codes(kSoon, kStages);
   cluster_barrier(n_blocks);
   make_planes(codes, p.group, p.rbit);
   __syncthreads();

@@ -5,7 +5,6 @@ namespace hata::cuda {
 
 struct Tuning {
   int n_blocks = 0;  ///< 0: as planned
-  int stages = 0;
   int splits = 0;
   int fused = -1;  ///< 0: choose, then attend; 1: one kernel
 };
