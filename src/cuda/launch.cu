@@ -18,17 +18,19 @@
 namespace hata::cuda {
 
 // Of the files in instances/.
+using LaunchFused = cudaError_t(const StepParams&, int, int, cudaStream_t, int*);
+LaunchFused launch_fused_f16_64, launch_fused_f16_128, launch_fused_bf16_64, launch_fused_bf16_128;
 using Launch = cudaError_t(const StepParams&, int, int, cudaStream_t);
-Launch launch_fused_f16_64, launch_fused_f16_128, launch_fused_bf16_64, launch_fused_bf16_128,
-    launch_choose_64, launch_choose_128, launch_choose_256;
+Launch launch_choose_64, launch_choose_128, launch_choose_256;
 cudaError_t launch_split_f16(const StepParams& p, cudaStream_t stream);
 cudaError_t launch_split_bf16(const StepParams& p, cudaStream_t stream);
 
-cudaError_t launch_fused(const StepParams& p, int n_blocks, int bytes, cudaStream_t stream) {
+cudaError_t launch_fused(const StepParams& p, int n_blocks, int bytes, cudaStream_t stream,
+                         int* active) {
   const bool bf16 = p.cache.type == HATA_CUDA_BF16;
-  Launch& launch = p.head_dim == 64 ? (bf16 ? launch_fused_bf16_64 : launch_fused_f16_64)
+  LaunchFused& launch = p.head_dim == 64 ? (bf16 ? launch_fused_bf16_64 : launch_fused_f16_64)
                                     : (bf16 ? launch_fused_bf16_128 : launch_fused_f16_128);
-  return launch(p, n_blocks, bytes, stream);
+  return launch(p, n_blocks, bytes, stream, active);
 }
 
 cudaError_t launch_choose(const StepParams& p, int n_blocks, int bytes, cudaStream_t stream) {
@@ -101,6 +103,24 @@ hata_cuda_status done(cudaError_t e, const char* what) {
   return fail(HATA_CUDA_FAILED, "%s: %s", what, cudaGetErrorString(e));
 }
 
+// Graphics processors have uneven numbers of multiprocessors in their parts, and a cluster lies in
+// one part: 31 clusters of 4 fit an H200 of 132, not 33.
+void count_clusters(Device& device) {
+  StepParams p{};
+  p.n_rows = p.n_kv_heads = p.group = 1;
+  p.head_dim = 128;
+  p.cache.type = HATA_CUDA_F16;
+  device.clusters[1] = device.multiprocessors;
+  for (int n = 2; n <= kMostBlocks && device.major >= 9; n *= 2) {
+    int active = 0;
+    if (launch_fused(p, n, device.block_bytes - kStaticBytes, nullptr, &active) != cudaSuccess) {
+      cudaGetLastError();  // it stays the last error until it is asked for
+      active = 0;
+    }
+    device.clusters[n] = active;
+  }
+}
+
 // The current device, asked once.
 hata_cuda_status this_device(Device& out) {
   static std::mutex mutex;
@@ -122,10 +142,12 @@ hata_cuda_status this_device(Device& out) {
     out = {.multiprocessors = get(cudaDevAttrMultiProcessorCount),
            .shared_bytes = get(cudaDevAttrMaxSharedMemoryPerMultiprocessor),
            .block_bytes = get(cudaDevAttrMaxSharedMemoryPerBlockOptin),
-           .major = get(cudaDevAttrComputeCapabilityMajor)};
+           .major = get(cudaDevAttrComputeCapabilityMajor),
+           .clusters = {}};
     if (out.multiprocessors == 0) {
       return fail(HATA_CUDA_NO_DEVICE, "CUDA device %d does not answer", device);
     }
+    count_clusters(out);
     known[device] = out;
   }
   if (out.major < 8) {
@@ -315,10 +337,18 @@ Plan plan_step(const StepParams& given, const Device& device, bool fused) {
   p.attend = fused;
   const int pairs = p.n_rows * p.n_kv_heads;
   const int pieces = (p.max_n_kv + kPiece - 1) / kPiece;
-  const int most_blocks = device.major < 9 ? 1 : std::min(8, p.rbit / 8);
+  const int most_blocks = std::min(kMostBlocks, p.rbit / 8);
+  // Blocks of a cluster: what takes least if a wave of clusters costs 14 us and a block reads 30 GB/s
+  // (fits what an H200 took, docs/cuda.md).
   int n = 1;
-  while (2 * n <= most_blocks && 2 * n * pairs <= device.multiprocessors && 2 * n <= pieces) n *= 2;
-  while (2 * n <= most_blocks && (pieces + n - 1) / n > kMostPieces) n *= 2;
+  double best = 1e30;
+  const double bytes = p.max_n_kv * (p.rbit / 8.0 + 0.5) + (fused ? p.budget * 4.0 * p.head_dim : 0.0);
+  for (int tried = 1; tried <= most_blocks && tried <= pieces; tried *= 2) {
+    if (device.clusters[tried] == 0 || (pieces + tried - 1) / tried > kMostPieces) continue;
+    const int waves = (pairs + device.clusters[tried] - 1) / device.clusters[tried];
+    const double us = waves * (14.0 + bytes / tried / 30e3);
+    if (us < best) best = us, n = tried;
+  }
   if (tuning().n_blocks > 0) n = tuning().n_blocks;
   if ((pieces + n - 1) / n > kMostPieces) return plan;  // not possible
   p.list_limit = fused ? round_up((p.budget + n - 1) / n, kTileKeys) : 0;

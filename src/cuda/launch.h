@@ -8,9 +8,12 @@
 namespace hata::cuda {
 
 struct LaunchOptions {
-  int cluster = 1;     ///< blocks of a cluster
-  bool early = false;  ///< may start before the kernel before it has ended
+  int cluster = 1;        ///< blocks of a cluster
+  bool early = false;     ///< may start before the kernel before it has ended
+  int* active = nullptr;  ///< not nullptr: nothing is launched, it gets how many clusters fit at once
 };
+
+constexpr int kMostBlocks = 8;  ///< of a cluster
 
 /// Multiprocessors and memory of the current device.
 struct Device {
@@ -18,6 +21,7 @@ struct Device {
   int shared_bytes;  ///< of a multiprocessor
   int block_bytes;   ///< that a block can have
   int major;
+  int clusters[kMostBlocks + 1];  ///< of so many blocks of the step kernel, at once
 };
 
 /// A kernel may have more shared memory than the default only after it is told so, once a device; to
@@ -48,6 +52,9 @@ cudaError_t launch_kernel(void (*kernel)(Args...), dim3 grid, int threads, int s
   config.stream = stream;
   config.attrs = attributes;
   config.numAttrs = n;
+  if (options.active != nullptr) {
+    return cudaOccupancyMaxActiveClusters(options.active, kernel, &config);
+  }
   return cudaLaunchKernelEx(&config, kernel, args...);
 }
 
@@ -59,7 +66,8 @@ cudaError_t launch_encode(const EncodeParams& p, cudaStream_t stream);
 constexpr bool has_fused(int head_dim, int rbit, int group) {
   return rbit == 128 && (head_dim == 64 || head_dim == 128) && group <= 8;
 }
-cudaError_t launch_fused(const StepParams& p, int n_blocks, int shared_bytes, cudaStream_t stream);
+cudaError_t launch_fused(const StepParams& p, int n_blocks, int shared_bytes, cudaStream_t stream,
+                         int* active = nullptr);
 /// As far as the chosen cells.
 cudaError_t launch_choose(const StepParams& p, int n_blocks, int shared_bytes, cudaStream_t stream);
 /// To p.lists, or to all valid cells.
