@@ -38,6 +38,20 @@ Fn* driver_function(const char* name) {
   return reinterpret_cast<Fn*>(function);
 }
 
+CUcontext current_context() {
+  static const auto current = driver_function<CUresult(CUcontext*)>("cuCtxGetCurrent");
+  CUcontext context = nullptr;
+  if (current != nullptr) current(&context);
+  return context;
+}
+
+/// The context that the runtime uses for the device, as this thread has seen it.
+CUcontext& known_context(int device) {
+  constexpr int kMost = 64;
+  thread_local CUcontext known[kMost + 1] = {};
+  return known[device >= 0 && device < kMost ? device : kMost];
+}
+
 }  // namespace
 
 const char* hata_cuda_runtime_error(void) { return cudaGetErrorString(last_error); }
@@ -49,18 +63,24 @@ int hata_cuda_device_of(const void* address) {
 }
 
 // The context and not the runtime's device number: another copy of the runtime on this thread may
-// have set it.
+// have set it. Mostly it is the right one already; to set it again would cost a microsecond.
 hata_cuda_status hata_cuda_enter_device(int device, void** before) {
-  static const auto current = driver_function<CUresult(CUcontext*)>("cuCtxGetCurrent");
-  CUcontext context = nullptr;
-  if (current != nullptr) current(&context);
+  const CUcontext context = current_context();
   *before = context;
-  return result(cudaSetDevice(device));
+  int now = -1;
+  if (context != nullptr && context == known_context(device) &&
+      cudaGetDevice(&now) == cudaSuccess && now == device) {
+    return HATA_CUDA_OK;
+  }
+  const hata_cuda_status status = result(cudaSetDevice(device));
+  if (status == HATA_CUDA_OK) known_context(device) = current_context();
+  return status;
 }
 
 void hata_cuda_leave_device(void* before) {
   static const auto set_current = driver_function<CUresult(CUcontext)>("cuCtxSetCurrent");
-  if (set_current != nullptr) set_current(static_cast<CUcontext>(before));
+  if (current_context() == before || set_current == nullptr) return;
+  set_current(static_cast<CUcontext>(before));
 }
 
 hata_cuda_status hata_cuda_malloc(void** memory, size_t bytes) {
