@@ -129,6 +129,21 @@ TEST(Info, SaysWhatAModelMeans) {
       << text.out;
 }
 
+// As docs/training.md has it: trained codes above the rotation and above the paper's, on
+// documents kept apart.
+TEST(Info, BundledCodesAreWorthLearning) {
+  const json quality = parsed(hata("info --json " HATA_WEIGHTS))[0]["quality"];
+  for (const char* what : {"kept_mass", "recall"}) {
+    for (const char* budget : {"64", "256", "1.56%"}) {
+      const auto of = [&](const char* codes) { return quality[what][codes][budget].get<double>(); };
+      EXPECT_GT(of("learned"), of("random")) << what << budget;
+      EXPECT_GT(of("learned"), of("paper")) << what << budget;
+      EXPECT_GT(of("exact"), of("learned")) << what << budget;
+    }
+  }
+  EXPECT_EQ(quality["layers"].size(), 8u);
+}
+
 TEST(Info, CountsTheKeysOfARerank) {
   const std::string options = "--json --dense-layers 1 --budget 1.56% ";
   const json plain = parsed(hata("info " + options + HATA_MODEL));
