@@ -7,11 +7,12 @@ export LLAMA_PREFIX
 BUILD := build/$(PRESET)
 HATA := $(BUILD)/bin/hata
 BENCH_MODEL := build/models/8b-shape-4l-q4_0.gguf
-SOURCES = $(shell git ls-files -co --exclude-standard '*.cpp' '*.h')
+SOURCES = $(shell git ls-files -co --exclude-standard '*.cpp' '*.h' '*.cu' '*.cuh')
 # The thread sanitizer of GCC 12 cannot place its memory where addresses are very random.
 NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
-.PHONY: help setup build demo test test-lm-eval bench bench-model format format-check lint clean FORCE
+.PHONY: help setup build demo test test-lm-eval bench bench-model bench-cuda cuda cuda-all format \
+        format-check lint clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +22,9 @@ help:
 	@echo 'make build        build/hata and libhata-ggml.so'
 	@echo 'make bench        one attention step against ggml; whole models after make bench-model'
 	@echo 'make bench-model  a 4-layer model of the shape of an 8B Llama, to time'
+	@echo 'make cuda         libhata-cuda, its tests and hata-bench-cuda, for Hopper GPUs'
+	@echo 'make cuda-all     the same for all GPUs from Ampere on'
+	@echo 'make bench-cuda   attention steps on this machine'"'"'s GPU, against what rivals are there'
 	@echo 'make format       clang-format over all sources'
 	@echo 'make lint         clang-format and clang-tidy, warnings are errors'
 	@echo 'make clean        removes build/; llama.cpp stays in its cache'
@@ -63,6 +67,20 @@ ifneq ($(wildcard $(BENCH_MODEL)),)
 else
 	@echo 'Whole models are timed too after: make bench-model'
 endif
+
+# No llama.cpp is needed: these presets leave the host and the command out.
+cuda cuda-all:
+	@scripts/setup --packages
+	cmake --preset $@
+	cmake --build --preset $@ -j $(THREADS)
+
+CELLS ?= $(shell grep -v '^\#' bench/cuda/cells.txt)
+bench-cuda: cuda
+	@mkdir -p build/bench-cuda
+	bench/cuda/run-rivals build/bench-cuda 300 $(CELLS)
+	build/cuda/bench/cuda/hata-bench-cuda --methods dense,hata,hata-early,auto,attend,quest16,quest32,loki \
+	  $(CELLS) > build/bench-cuda/hata.csv
+	bench/cuda/tables.py --svg build/bench-cuda/roofline.svg build/bench-cuda/*.csv
 
 bench-model: $(BENCH_MODEL)
 

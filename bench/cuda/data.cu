@@ -16,7 +16,8 @@ __device__ __forceinline__ uint32_t mixed(uint64_t x) {
 
 // A sum of four bytes: near enough to normal, and cheap for gigabytes.
 __device__ __forceinline__ float normal_of(uint32_t bits) {
-  const int sum = static_cast<int>((bits & 255) + (bits >> 8 & 255) + (bits >> 16 & 255) + (bits >> 24));
+  const int sum =
+      static_cast<int>((bits & 255) + (bits >> 8 & 255) + (bits >> 16 & 255) + (bits >> 24));
   return (static_cast<float>(sum) - 510.0f) / 147.8f;
 }
 
@@ -30,7 +31,8 @@ __global__ void fill_kernel(T* to, size_t n, uint64_t seed, float scale) {
 
 __global__ void permutation_kernel(int32_t* to, int n, uint32_t odd, uint32_t add) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    to[i] = static_cast<int32_t>((static_cast<uint32_t>(i) * odd + add) & static_cast<uint32_t>(n - 1));
+    to[i] =
+        static_cast<int32_t>((static_cast<uint32_t>(i) * odd + add) & static_cast<uint32_t>(n - 1));
   }
 }
 
@@ -57,7 +59,8 @@ void check(cudaError_t error, const char* what) {
 }
 
 void check(hata_cuda_status status, const char* what) {
-  if (status != HATA_CUDA_OK) throw std::runtime_error(std::string(what) + ": " + hata_cuda_error());
+  if (status != HATA_CUDA_OK)
+    throw std::runtime_error(std::string(what) + ": " + hata_cuda_error());
 }
 
 void fill_normal(void* to, hata_cuda_type type, size_t n, uint64_t seed, float scale,
@@ -68,9 +71,11 @@ void fill_normal(void* to, hata_cuda_type type, size_t n, uint64_t seed, float s
       fill_kernel<<<kBlocks, kThreads, 0, stream>>>(static_cast<__half*>(to), n, seed, scale);
       break;
     case HATA_CUDA_BF16:
-      fill_kernel<<<kBlocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(to), n, seed, scale);
+      fill_kernel<<<kBlocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(to), n, seed,
+                                                    scale);
       break;
-    default: fill_kernel<<<kBlocks, kThreads, 0, stream>>>(static_cast<float*>(to), n, seed, scale);
+    default:
+      fill_kernel<<<kBlocks, kThreads, 0, stream>>>(static_cast<float*>(to), n, seed, scale);
   }
   check(cudaGetLastError(), "fill");
 }

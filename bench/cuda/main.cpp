@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "bench.h"
+#include "attn_bench.h"
 #include "cuda/tuning.h"
 
 namespace {
@@ -92,8 +92,9 @@ int run(int argc, char** argv) {
     options.cells.push_back(Cell::parse(cell));
     options.cells.back().head_dim = head_dim;
   }
-  std::printf("method,batch,n_q_heads,n_kv_heads,head_dim,type,layout,n_kv,budget,stage,us,us_min,"
-              "us_max,bytes\n");
+  std::printf(
+      "method,batch,n_q_heads,n_kv_heads,head_dim,type,layout,n_kv,budget,stage,us,us_min,"
+      "us_max,bytes\n");
   hata::bench::run(
       options, [](double gbs) { std::printf("# bandwidth_gbs=%.0f\n", gbs); }, print);
   return 0;

@@ -1,6 +1,6 @@
-// HATA on NVIDIA GPUs, for any engine: one decode step of one attention layer, enqueued on a stream.
-// C and C++; all pointers are device memory unless they say "host". Nothing here allocates or waits,
-// so every call can be captured in a CUDA graph. Link hata::cuda (libhata-cuda).
+// HATA on NVIDIA GPUs, for any engine: one decode step of one attention layer, enqueued on a
+// stream. C and C++; all pointers are device memory unless they say "host". Nothing here allocates
+// or waits, so every call can be captured in a CUDA graph. Link hata::cuda (libhata-cuda).
 //
 //   encode (paper, section 3.1)  ->  score (3.2)  ->  select  ->  attend
 //
@@ -38,8 +38,8 @@ hata_cuda_status hata_cuda_available(void);
 typedef struct {
   int n_q_heads;
   int n_kv_heads;
-  int head_dim;  ///< 64, 80, 96, 128 or 256
-  int rbit;      ///< bits of a code: 64, 128 or 256
+  int head_dim;     ///< 64, 80, 96, 128 or 256
+  int rbit;         ///< bits of a code: 64, 128 or 256
 } hata_cuda_shape;  // n_q_heads / n_kv_heads is at most 16
 
 /// Keys and values of all sequences, both laid out alike; strides in bytes, multiples of 16.
@@ -122,9 +122,10 @@ typedef struct {
   int max_n_kv;              ///< at least as many as any row has (host): sizes the launch
 
   // --- which keys -------------------------------------------------------------------------
-  const int32_t* budgets;  ///< [n_rows] keys of each KV head, forced ones counted in; NULL: `budget`
-  int budget;              ///< 1 or more; with `budgets`: none exceeds it
-  int sink, recent;        ///< always chosen: the first `sink` and last `recent` cells of a row
+  const int32_t*
+      budgets;       ///< [n_rows] keys of each KV head, forced ones counted in; NULL: `budget`
+  int budget;        ///< 1 or more; with `budgets`: none exceeds it
+  int sink, recent;  ///< always chosen: the first `sink` and last `recent` cells of a row
   /// [n_rows][bit_stride] words, bit per cell: which cells may be chosen, and which always are, in
   /// place of `sink` and `recent`. NULL: all of n_kv; sink and recent.
   const uint32_t* valid;
@@ -136,10 +137,10 @@ typedef struct {
 
   // --- softmax ----------------------------------------------------------------------------
   float scale;
-  float softcap;             ///< > 0: logit = softcap * tanh(scale * q.k / softcap)
-  const float* sinks;        ///< [n_q_heads] an extra logit without a value; NULL: none
-  const float* slopes;       ///< [n_q_heads] ALiBi slopes that multiply `bias`
-  const uint16_t* bias;      ///< f16 [n_rows][bias_stride] per cell, needs slopes; NULL: none
+  float softcap;         ///< > 0: logit = softcap * tanh(scale * q.k / softcap)
+  const float* sinks;    ///< [n_q_heads] an extra logit without a value; NULL: none
+  const float* slopes;   ///< [n_q_heads] ALiBi slopes that multiply `bias`
+  const uint16_t* bias;  ///< f16 [n_rows][bias_stride] per cell, needs slopes; NULL: none
   int64_t bias_stride;
 
   // --- optional ---------------------------------------------------------------------------
@@ -153,8 +154,8 @@ typedef struct {
 /// Bytes of workspace that the step needs, whatever the device values are. 0 with an error.
 size_t hata_cuda_workspace_size(const hata_cuda_step* step);
 
-/// Enqueues the step. `workspace` is set to zero once, before its first use, and left to the library
-/// after that; steps that may overlap need one each.
+/// Enqueues the step. `workspace` is set to zero once, before its first use, and left to the
+/// library after that; steps that may overlap need one each.
 hata_cuda_status hata_cuda_decode(const hata_cuda_step* step, void* workspace,
                                   size_t workspace_size, hata_cuda_stream stream);
 

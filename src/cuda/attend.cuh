@@ -24,10 +24,10 @@ struct Tile {
 template <int kDim>
 constexpr int kHeadStride = kDim + 4;
 
-/// The rows of tiles on their way to a warp's shared memory: kStages slots, each for the keys and the
-/// values of a tile. Every slot's copies are begun by all lanes, in turn: keys, then values.
-/// kBulk: by the copy engine, a lane a row: 3 % more bandwidth where there is much to copy, and 1 us
-/// later to begin with (H200, 2026-11).
+/// The rows of tiles on their way to a warp's shared memory: kStages slots, each for the keys and
+/// the values of a tile. Every slot's copies are begun by all lanes, in turn: keys, then values.
+/// kBulk: by the copy engine, a lane a row: 3 % more bandwidth where there is much to copy, and 1
+/// us later to begin with (H200, 2026-11).
 template <int kDim, int kStages, bool kWantsBulk>
 struct TileCopies {
   static constexpr bool kBulk = kWantsBulk && HATA_CLUSTERS;
@@ -254,12 +254,12 @@ struct Attention {
     }
   }
 
-  /// Tiles first, first + n_warps, ... of n_tiles, the first copies of which have begun. `cell_at(i)`
-  /// is the cell of key i of the block's share, negative behind its end.
+  /// Tiles first, first + n_warps, ... of n_tiles, the first copies of which have begun.
+  /// `cell_at(i)` is the cell of key i of the block's share, negative behind its end.
   template <int kStages, bool kBulk, class CellAt>
   __device__ __forceinline__ void run(const StepParams& p,
-                                      const TileCopies<kDim, kStages, kBulk>& copies,
-                                      int row, int head, int first, int n_warps, int n_tiles,
+                                      const TileCopies<kDim, kStages, kBulk>& copies, int row,
+                                      int head, int first, int n_warps, int n_tiles,
                                       CellAt cell_at) {
     const int lane = threadIdx.x % kWarp;
     int slot = 0, parity = 0;
@@ -271,8 +271,9 @@ struct Attention {
       logits(copies.at(slot, false), s);
       __syncwarp();
       copies.begin(next, n_tiles, slot, false, cell_at);
-      weigh(p, row, head, s,
-            [&](int half) { return cell_at(tile * kTileKeys + lane / 4 + 8 * half); }, scales);
+      weigh(
+          p, row, head, s,
+          [&](int half) { return cell_at(tile * kTileKeys + lane / 4 + 8 * half); }, scales);
       copies.wait(slot, true, parity);
       add_values(copies.at(slot, true), s, scales);
       __syncwarp();
@@ -305,8 +306,8 @@ struct Attention {
   }
 };
 
-/// The maximum of n partial softmaxes of one head, and their sum relative to it, by one warp; `ml(i)`
-/// gives those of part i.
+/// The maximum of n partial softmaxes of one head, and their sum relative to it, by one warp;
+/// `ml(i)` gives those of part i.
 struct Common {
   float max, sum;
 };
@@ -340,12 +341,18 @@ __device__ __forceinline__ float normaliser(const StepParams& p, int q_head, Com
   return common.sum > 0.0f ? scale / common.sum : 0.0f;
 }
 
-__device__ __forceinline__ void store_out(const StepParams& p, int row, int q_head, int i, float v) {
+__device__ __forceinline__ void store_out(const StepParams& p, int row, int q_head, int i,
+                                          float v) {
   const int64_t at = row * p.out_row_stride + q_head * p.out_head_stride + i;
   switch (p.out_type) {
-    case HATA_CUDA_F16: static_cast<__half*>(p.out)[at] = __float2half(v); break;
-    case HATA_CUDA_BF16: static_cast<__nv_bfloat16*>(p.out)[at] = __float2bfloat16(v); break;
-    default: static_cast<float*>(p.out)[at] = v;
+    case HATA_CUDA_F16:
+      static_cast<__half*>(p.out)[at] = __float2half(v);
+      break;
+    case HATA_CUDA_BF16:
+      static_cast<__nv_bfloat16*>(p.out)[at] = __float2bfloat16(v);
+      break;
+    default:
+      static_cast<float*>(p.out)[at] = v;
   }
 }
 

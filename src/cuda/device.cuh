@@ -17,7 +17,8 @@ namespace hata::cuda {
 constexpr int kWarp = 32;
 constexpr unsigned kAll = 0xffffffffu;
 
-/// The warp of this thread in its block, as a number that the compiler knows all its lanes to share.
+/// The warp of this thread in its block, as a number that the compiler knows all its lanes to
+/// share.
 __device__ __forceinline__ int warp_index() {
   return __shfl_sync(kAll, static_cast<int>(threadIdx.x) / kWarp, 0);
 }
@@ -26,8 +27,9 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// --- copies from global to shared memory ----------------------------------------------------------
-// `ok` false: zeros, and nothing is read.
+// --- copies from global to shared memory
+// ---------------------------------------------------------- `ok` false: zeros, and nothing is
+// read.
 
 template <int kBytes>
 __device__ __forceinline__ void copy_async(uint32_t to, const void* from, bool ok) {
@@ -41,16 +43,19 @@ __device__ __forceinline__ void copy_async(uint32_t to, const void* from, bool o
                  : "memory");
   }
 }
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+__device__ __forceinline__ void commit_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
 /// Until at most n of this thread's groups are under way.
 template <int n>
 __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
 }
 
-// --- the copy engine ------------------------------------------------------------------------------
-// Copies that no thread waits at: cp.async stalls its warp once an SM has too many under way. A
-// barrier in shared memory counts the bytes that have come; its phases alternate in parity.
+// --- the copy engine
+// ------------------------------------------------------------------------------ Copies that no
+// thread waits at: cp.async stalls its warp once an SM has too many under way. A barrier in shared
+// memory counts the bytes that have come; its phases alternate in parity.
 
 __device__ __forceinline__ void init_arrival(uint32_t barrier) {
 #if HATA_CLUSTERS
@@ -74,8 +79,8 @@ __device__ __forceinline__ void copy_bulk(uint32_t to, const void* from, int byt
                                           uint32_t barrier) {
 #if HATA_CLUSTERS
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          to),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 #endif
@@ -100,7 +105,8 @@ __device__ __forceinline__ void store_zeros(uint32_t to) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(0) : "memory");
 }
 
-// --- matrix tiles of 16-bit elements --------------------------------------------------------------
+// --- matrix tiles of 16-bit elements
+// --------------------------------------------------------------
 
 __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -157,7 +163,8 @@ struct Half<__nv_bfloat16> {
   }
 };
 
-// --- the kernels before and after ours on the stream ----------------------------------------------
+// --- the kernels before and after ours on the stream
+// ----------------------------------------------
 
 /// Until the kernels before this one have ended; no wait where it was launched after them anyway.
 __device__ __forceinline__ void wait_for_previous() {
@@ -172,7 +179,8 @@ __device__ __forceinline__ void let_next_start() {
 #endif
 }
 
-// --- the blocks of a cluster ----------------------------------------------------------------------
+// --- the blocks of a cluster
+// ----------------------------------------------------------------------
 
 __device__ __forceinline__ int cluster_rank() {
 #if HATA_CLUSTERS

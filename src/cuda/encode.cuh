@@ -1,6 +1,6 @@
 // Stage 1 on the GPU: sign bits of x W in the reference's order, so that codes are equal bit for
-// bit: one f32 accumulator a bit, fused multiply-adds for i = 0 .. head_dim - 1. CUDA cores alone: a
-// sum over tensor cores has another order.
+// bit: one f32 accumulator a bit, fused multiply-adds for i = 0 .. head_dim - 1. CUDA cores alone:
+// a sum over tensor cores has another order.
 #pragma once
 
 #include "cells.cuh"
@@ -10,9 +10,12 @@ namespace hata::cuda {
 
 __device__ __forceinline__ float element(const void* row, hata_cuda_type type, int64_t i) {
   switch (type) {
-    case HATA_CUDA_F16: return __half2float(static_cast<const __half*>(row)[i]);
-    case HATA_CUDA_BF16: return __bfloat162float(static_cast<const __nv_bfloat16*>(row)[i]);
-    default: return static_cast<const float*>(row)[i];
+    case HATA_CUDA_F16:
+      return __half2float(static_cast<const __half*>(row)[i]);
+    case HATA_CUDA_BF16:
+      return __bfloat162float(static_cast<const __nv_bfloat16*>(row)[i]);
+    default:
+      return static_cast<const float*>(row)[i];
   }
 }
 
@@ -24,19 +27,26 @@ struct Queries {
   float values[kEach];
 
   __device__ __forceinline__ void load(const StepParams& p, int row, int head) {
-    const int64_t first = row * p.q_row_stride + static_cast<int64_t>(head) * p.group * p.q_head_stride;
+    const int64_t first =
+        row * p.q_row_stride + static_cast<int64_t>(head) * p.group * p.q_head_stride;
     const auto load_from = [&](const auto* q) {
 #pragma unroll
       for (int j = 0; j < kEach; ++j) {
         const int at = j * kThreads + static_cast<int>(threadIdx.x);
         const int d = kDim > 0 ? kDim : p.head_dim, g = at / d;
-        if (g < p.group) values[j] = static_cast<float>(q[first + g * p.q_head_stride + at - g * d]);
+        if (g < p.group)
+          values[j] = static_cast<float>(q[first + g * p.q_head_stride + at - g * d]);
       }
     };
     switch (p.q_type) {
-      case HATA_CUDA_F16: load_from(static_cast<const __half*>(p.q)); break;
-      case HATA_CUDA_BF16: load_from(static_cast<const __nv_bfloat16*>(p.q)); break;
-      default: load_from(static_cast<const float*>(p.q));
+      case HATA_CUDA_F16:
+        load_from(static_cast<const __half*>(p.q));
+        break;
+      case HATA_CUDA_BF16:
+        load_from(static_cast<const __nv_bfloat16*>(p.q));
+        break;
+      default:
+        load_from(static_cast<const float*>(p.q));
     }
   }
   __device__ __forceinline__ void store(const StepParams& p, float* x) const {
@@ -88,8 +98,8 @@ __device__ __forceinline__ void begin_slab(const float* w, int head_dim, int rbi
   const int quads = columns / 4, shift = __ffs(quads) - 1;
   for (int i = threadIdx.x; i < head_dim * quads; i += n_threads) {
     const int row = i >> shift, quad = i & (quads - 1);
-    copy_async<16>(shared_address(slab + 4 * i), w + static_cast<int64_t>(row) * rbit + first + quad * 4,
-                   true);
+    copy_async<16>(shared_address(slab + 4 * i),
+                   w + static_cast<int64_t>(row) * rbit + first + quad * 4, true);
   }
 }
 

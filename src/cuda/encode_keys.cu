@@ -6,8 +6,8 @@ namespace hata::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kKeys = 64;     // of a block
-constexpr int kEach = 8;      // keys of a thread, all under one column of W
+constexpr int kKeys = 64;  // of a block
+constexpr int kEach = 8;   // keys of a thread, all under one column of W
 
 /// grid: (blocks of keys, KV heads). Shared memory: W's slab [head_dim][32], x [head_dim][kKeys].
 template <int kWords>
@@ -24,7 +24,8 @@ __global__ void __launch_bounds__(kThreads) encode_kernel(const __grid_constant_
     return p.cells != nullptr ? p.cells[first + i] : p.first + first + i;
   };
   // x, its columns the keys; lengths on the way, 16 lanes a key.
-  const float* mean = p.projection.key_means != nullptr ? p.projection.key_means + head * p.head_dim : nullptr;
+  const float* mean =
+      p.projection.key_means != nullptr ? p.projection.key_means + head * p.head_dim : nullptr;
   const int lane16 = threadIdx.x % 16;
   for (int i = threadIdx.x / 16; i < kKeys; i += kThreads / 16) {
     const int64_t cell = cell_of(i);
@@ -86,9 +87,12 @@ cudaError_t launch(const EncodeParams& p, cudaStream_t stream) {
 
 cudaError_t launch_encode(const EncodeParams& p, cudaStream_t stream) {
   switch (p.rbit) {
-    case 64: return launch<2>(p, stream);
-    case 128: return launch<4>(p, stream);
-    default: return launch<8>(p, stream);
+    case 64:
+      return launch<2>(p, stream);
+    case 128:
+      return launch<4>(p, stream);
+    default:
+      return launch<8>(p, stream);
   }
 }
 

@@ -1,7 +1,5 @@
 // Checks a step, plans it (which kernels, how many blocks, how much shared memory) and launches it:
 // the C interface of include/hata/cuda.h.
-#include "launch.h"
-
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
@@ -11,6 +9,7 @@
 #include <utility>
 
 #include "attend_lists.h"
+#include "launch.h"
 #include "plan.h"
 #include "step.cuh"
 #include "tuning.h"
@@ -29,7 +28,7 @@ cudaError_t launch_fused(const StepParams& p, int n_blocks, int bytes, cudaStrea
                          int* active) {
   const bool bf16 = p.cache.type == HATA_CUDA_BF16;
   LaunchFused& launch = p.head_dim == 64 ? (bf16 ? launch_fused_bf16_64 : launch_fused_f16_64)
-                                    : (bf16 ? launch_fused_bf16_128 : launch_fused_f16_128);
+                                         : (bf16 ? launch_fused_bf16_128 : launch_fused_f16_128);
   return launch(p, n_blocks, bytes, stream, active);
 }
 
@@ -41,7 +40,8 @@ cudaError_t launch_choose(const StepParams& p, int n_blocks, int bytes, cudaStre
 }
 
 cudaError_t launch_split(const StepParams& p, cudaStream_t stream) {
-  return p.cache.type == HATA_CUDA_BF16 ? launch_split_bf16(p, stream) : launch_split_f16(p, stream);
+  return p.cache.type == HATA_CUDA_BF16 ? launch_split_bf16(p, stream)
+                                        : launch_split_f16(p, stream);
 }
 
 Tuning& tuning() {
@@ -208,7 +208,8 @@ hata_cuda_status check(const hata_cuda_codes& c, const hata_cuda_cache& cache,
   if (cache.block_table == nullptr && (c.capacity < kPiece || c.capacity % kPiece != 0)) {
     return bad("codes.capacity", c.capacity, "a multiple of 128");
   }
-  if (reinterpret_cast<intptr_t>(c.codes) % 16 != 0 || reinterpret_cast<intptr_t>(c.lengths) % 16 != 0) {
+  if (reinterpret_cast<intptr_t>(c.codes) % 16 != 0 ||
+      reinterpret_cast<intptr_t>(c.lengths) % 16 != 0) {
     return fail(HATA_CUDA_BAD_ARGUMENT, "codes.codes, codes.lengths: want addresses of 16 bytes");
   }
   if (p.keys == nullptr) return bad("projection.keys", 0, "device memory");
@@ -230,7 +231,8 @@ hata_cuda_status check(const hata_cuda_step& s) {
     return bad("n_rows * n_kv_heads", int64_t{s.n_rows} * s.shape.n_kv_heads, "at most 65535");
   }
   if (s.max_n_kv < 1) return bad("max_n_kv", s.max_n_kv, "1 or more");
-  if (s.mode != HATA_CUDA_DENSE && s.cache.block_table == nullptr && s.max_n_kv > s.codes.capacity) {
+  if (s.mode != HATA_CUDA_DENSE && s.cache.block_table == nullptr &&
+      s.max_n_kv > s.codes.capacity) {
     return bad("max_n_kv", s.max_n_kv, "at most codes.capacity");
   }
   if (s.mode != HATA_CUDA_DENSE && s.budget < 1) return bad("budget", s.budget, "1 or more");
@@ -316,11 +318,15 @@ struct Workspace {
   }
 };
 
+// Parts that each row and KV head's keys are attended to in.
 int splits_for(const StepParams& p, const Device& device, int n_keys) {
   const int pairs = p.n_rows * p.n_kv_heads;
   if (tuning().splits > 0) return tuning().splits;
-  const int slots = device.multiprocessors;
-  const int most = std::max(1, (n_keys + 2 * kSplitWarps * kTileKeys - 1) / (2 * kSplitWarps * kTileKeys));
+  int slots = device.multiprocessors;
+  // A dense step encodes the last keys by blocks of their own. Where they are few, all find room at
+  // once; where they are many there is much to attend to, and they are no matter.
+  if (p.encode_last && 8 * pairs <= slots) slots -= pairs;
+  const int most = std::max(1, n_keys / (2 * kSplitWarps * kTileKeys));
   return std::clamp(slots / pairs, 1, std::min(most, 256));
 }
 
@@ -338,11 +344,12 @@ Plan plan_step(const StepParams& given, const Device& device, bool fused) {
   const int pairs = p.n_rows * p.n_kv_heads;
   const int pieces = (p.max_n_kv + kPiece - 1) / kPiece;
   const int most_blocks = std::min(kMostBlocks, p.rbit / 8);
-  // Blocks of a cluster: what takes least if a wave of clusters costs 14 us and a block reads 30 GB/s
-  // (fits what an H200 took, docs/cuda.md).
+  // Blocks of a cluster: what takes least if a wave of clusters costs 14 us and a block reads 30
+  // GB/s (fits what an H200 took, docs/cuda.md).
   int n = 1;
   double best = 1e30;
-  const double bytes = p.max_n_kv * (p.rbit / 8.0 + 0.5) + (fused ? p.budget * 4.0 * p.head_dim : 0.0);
+  const double bytes =
+      p.max_n_kv * (p.rbit / 8.0 + 0.5) + (fused ? p.budget * 4.0 * p.head_dim : 0.0);
   for (int tried = 1; tried <= most_blocks && tried <= pieces; tried *= 2) {
     if (device.clusters[tried] == 0 || (pieces + tried - 1) / tried > kMostPieces) continue;
     const int waves = (pairs + device.clusters[tried] - 1) / device.clusters[tried];
@@ -359,11 +366,13 @@ Plan plan_step(const StepParams& given, const Device& device, bool fused) {
   const int room = p.head_dim * p.slab_columns / kStepWarps;
   p.candidate_limit = std::max({round_up(5 * per_warp / 2 + 128, 32), 256, room});
   const int piece_bytes = kPiece * p.rbit / 8 + kPiece / 2;
-  const int tiles = fused ? std::max(2 * tile_bytes(p.head_dim), p.group * (p.head_dim + 4) * 4) : 0;
+  const int tiles =
+      fused ? std::max(2 * tile_bytes(p.head_dim), p.group * (p.head_dim + 4) * 4) : 0;
   const int most_bytes = device.block_bytes - kStaticBytes;
   const auto size = [&] {
     // Ties are ranked in the ring's memory.
-    const int ties = 4 * (kStepWarps * p.candidate_limit + 2 * ((pieces + n - 1) / n)) / kStepWarps + 16;
+    const int ties =
+        4 * (kStepWarps * p.candidate_limit + 2 * ((pieces + n - 1) / n)) / kStepWarps + 16;
     p.gather_bytes = round_up(std::max({n_stages(fused, p.rbit) * piece_bytes, tiles, ties}), 16);
     return plan.shared_bytes = StepLayout(p, n).bytes;
   };
@@ -419,11 +428,13 @@ hata_cuda_status attend_lists(const hata_cuda_step& step, const int32_t* lists,
   hata_cuda_step s = step;
   s.mode = HATA_CUDA_DENSE;
   s.encode_last = 0;
-  if (const hata_cuda_status status = way_of(s, p, device, way); status != HATA_CUDA_OK) return status;
+  if (const hata_cuda_status status = way_of(s, p, device, way); status != HATA_CUDA_OK)
+    return status;
   p.splits = splits_for(p, device, static_cast<int>(capacity));
   const Workspace at(p, false, p.splits);
   if (workspace_size < at.bytes) {
-    return bad("workspace_size", static_cast<int64_t>(workspace_size), "hata_cuda_workspace_size()");
+    return bad("workspace_size", static_cast<int64_t>(workspace_size),
+               "hata_cuda_workspace_size()");
   }
   auto* memory = static_cast<std::byte*>(workspace);
   p.lists = lists;
@@ -475,6 +486,7 @@ size_t hata_cuda_workspace_size(const hata_cuda_step* step) {
   Way way;
   if (way_of(*step, p, device, way) != HATA_CUDA_OK) return 0;
   // Enough for either way, so that a step may change its mode.
+  p.encode_last = false;
   const int splits = std::max(way.splits, splits_for(p, device, step->max_n_kv));
   return Workspace(p, true, splits).bytes;
 }
@@ -494,7 +506,9 @@ hata_cuda_status hata_cuda_decode(const hata_cuda_step* step, void* workspace,
   if (const hata_cuda_status status = way_of(*step, p, device, way); status != HATA_CUDA_OK) {
     return status;
   }
-  if (way.fused) return done(launch_fused(way.plan.params, way.plan.n_blocks, way.plan.shared_bytes, stream), "step");
+  if (way.fused)
+    return done(launch_fused(way.plan.params, way.plan.n_blocks, way.plan.shared_bytes, stream),
+                "step");
   const Workspace at(p, !way.dense, way.splits);
   if (workspace == nullptr || workspace_size < at.bytes) {
     return bad("workspace_size", static_cast<int64_t>(workspace_size),

@@ -8,9 +8,10 @@
 namespace hata::cuda {
 
 struct LaunchOptions {
-  int cluster = 1;        ///< blocks of a cluster
-  bool early = false;     ///< may start before the kernel before it has ended
-  int* active = nullptr;  ///< not nullptr: nothing is launched, it gets how many clusters fit at once
+  int cluster = 1;     ///< blocks of a cluster
+  bool early = false;  ///< may start before the kernel before it has ended
+  int* active =
+      nullptr;  ///< not nullptr: nothing is launched, it gets how many clusters fit at once
 };
 
 constexpr int kMostBlocks = 8;  ///< of a cluster
@@ -24,15 +25,17 @@ struct Device {
   int clusters[kMostBlocks + 1];  ///< of so many blocks of the step kernel, at once
 };
 
-/// A kernel may have more shared memory than the default only after it is told so, once a device; to
-/// tell it again with less would lower it. Clusters of more than 8 blocks must be allowed likewise.
+/// A kernel may have more shared memory than the default only after it is told so, once a device;
+/// to tell it again with less would lower it. Clusters of more than 8 blocks must be allowed
+/// likewise.
 cudaError_t allow(const void* kernel, int shared_bytes, int cluster);
 
 template <class... Args>
 cudaError_t launch_kernel(void (*kernel)(Args...), dim3 grid, int threads, int shared_bytes,
                           const LaunchOptions& options, cudaStream_t stream, Args... args) {
   const auto* address = reinterpret_cast<const void*>(kernel);
-  if (const cudaError_t e = allow(address, shared_bytes, options.cluster); e != cudaSuccess) return e;
+  if (const cudaError_t e = allow(address, shared_bytes, options.cluster); e != cudaSuccess)
+    return e;
   cudaLaunchAttribute attributes[2];
   unsigned n = 0;
   if (options.cluster > 1) {
@@ -58,7 +61,8 @@ cudaError_t launch_kernel(void (*kernel)(Args...), dim3 grid, int threads, int s
   return cudaLaunchKernelEx(&config, kernel, args...);
 }
 
-// --- one function a kernel, in the files that instantiate them ------------------------------------
+// --- one function a kernel, in the files that instantiate them
+// ------------------------------------
 
 cudaError_t launch_encode(const EncodeParams& p, cudaStream_t stream);
 

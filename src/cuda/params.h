@@ -9,13 +9,14 @@
 namespace hata::cuda {
 
 constexpr int kMaxGroup = 16;
-constexpr int kPiece = 128;      ///< keys that a warp scores at a time
-constexpr int kScoreShift = 4;   ///< include/hata/score.h
-constexpr int kStepWarps = 16;   ///< of a block of the step kernel, one a multiprocessor
-constexpr int kSplitWarps = 8;   ///< of a block of the split kernel
-constexpr int kTileKeys = 16;    ///< keys that a warp attends to at a time
+constexpr int kPiece = 128;     ///< keys that a warp scores at a time
+constexpr int kScoreShift = 4;  ///< include/hata/score.h
+constexpr int kStepWarps = 16;  ///< of a block of the step kernel, one a multiprocessor
+constexpr int kSplitWarps = 8;  ///< of a block of the split kernel
+constexpr int kTileKeys = 16;   ///< keys that a warp attends to at a time
 
-/// Pieces of a warp under way in the step kernel, as many as there is room for whatever the group is.
+/// Pieces of a warp under way in the step kernel, as many as there is room for whatever the group
+/// is.
 constexpr int n_stages(bool attends, int rbit) { return attends ? 4 : rbit == 256 ? 1 : 2; }
 
 /// Bins of a histogram of scores: score + max_score is the bin, and one more bin, the highest, for
@@ -76,7 +77,7 @@ struct StepParams {
   const int32_t* list_counts;
   int64_t list_stride;
   int splits;
-  bool bulk;               ///< split kernel: rows by the copy engine
+  bool bulk;           ///< split kernel: rows by the copy engine
   float* partial;      ///< [row][KV head][split][group][head_dim]
   float* partial_ml;   ///< [row][KV head][split][group][2] maximum (log2) and sum
   unsigned* arrivals;  ///< [row][KV head], zero between launches

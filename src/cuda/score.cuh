@@ -25,9 +25,9 @@ __device__ __forceinline__ void binary_mma(int (&c)[4], uint32_t a0, uint32_t a1
 /// A group's query as scoring takes it, in registers.
 ///
 /// Binary tensor cores: lane (r, c) = (lane / 4, lane % 4) puts the words of a key of its own into
-/// row r, one of four 32-bit slots: slot c (and c + 4 for the next word). Column 2 c + i of the other
-/// factor is plane i in slots c and c + 4 and zero in the rest, so that the sums of both planes come
-/// back to the lane that gave the key.
+/// row r, one of four 32-bit slots: slot c (and c + 4 for the next word). Column 2 c + i of the
+/// other factor is plane i in slots c and c + 4 and zero in the rest, so that the sums of both
+/// planes come back to the lane that gave the key.
 template <int kWords, int kPlanes>
 struct Query {
   static constexpr int kPairs = (kPlanes + 1) / 2;  ///< of planes

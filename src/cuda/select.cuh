@@ -23,20 +23,21 @@ struct Threshold {
 struct SelectScratch {
   int warp_sums[kStepWarps];
   Threshold threshold;
-  int all;  ///< keys in the histogram
+  int all;                      ///< keys in the histogram
   int before_above, own_above;  ///< keys above the threshold: of the blocks before, of this one
   int before_at, own_at;        ///< keys at it
   int warp_above[kStepWarps], warp_at[kStepWarps];
 };
 
-/// Finds the bin that the `wanted`-th best key lies in; with `shares` also how many keys above it and
-/// in it this block has, and those before it. `hist`: n_bins counts in the shared memory of every
-/// block, complete, zero below the bin `lowest`; `totals`, `before`: room for sums over blocks. All
-/// threads; ends with a block barrier. Out of line, as all that runs once or twice: code is fetched
-/// more slowly than it runs.
+/// Finds the bin that the `wanted`-th best key lies in; with `shares` also how many keys above it
+/// and in it this block has, and those before it. `hist`: n_bins counts in the shared memory of
+/// every block, complete, zero below the bin `lowest`; `totals`, `before`: room for sums over
+/// blocks. All threads; ends with a block barrier. Out of line, as all that runs once or twice:
+/// code is fetched more slowly than it runs.
 static __device__ __noinline__ Threshold find_threshold(const int* hist, int* totals, int* before,
-                                                 int n_bins, int lowest, int wanted, int rank,
-                                                 int n_blocks, bool shares, SelectScratch& s) {
+                                                        int n_bins, int lowest, int wanted,
+                                                        int rank, int n_blocks, bool shares,
+                                                        SelectScratch& s) {
   constexpr int kAtOnce = 8;  // loads from other blocks under way
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
   const int n_groups = n_bins / 4;
@@ -86,8 +87,8 @@ static __device__ __noinline__ Threshold find_threshold(const int* hist, int* to
   __syncthreads();
   const int of_warp = lane < kStepWarps ? s.warp_sums[lane] : 0;
   const int all = static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(of_warp)));
-  const int of_earlier = static_cast<int>(
-      __reduce_add_sync(kAll, static_cast<unsigned>(lane < warp ? of_warp : 0)));
+  const int of_earlier =
+      static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(lane < warp ? of_warp : 0)));
   int better = of_earlier + inclusive - sum;
   if (threadIdx.x == 0) s.all = all;
   if (all >= wanted && better < wanted && better + sum >= wanted) {
@@ -125,11 +126,11 @@ static __device__ __noinline__ Threshold find_threshold(const int* hist, int* to
   return t;
 }
 
-/// Ranks the block's keys at the threshold by their cells. `tied`: offsets of their cells, those of a
-/// piece side by side and in order; `first`, `start`: room for an int a piece. Afterwards the rank of
-/// tied[j] is start[piece] + j - first[piece]. All threads; ends with a block barrier.
-static __device__ __noinline__ void rank_ties(const uint32_t* tied, int n_ties, int* first, int* start,
-                                       int n_pieces, SelectScratch& s) {
+/// Ranks the block's keys at the threshold by their cells. `tied`: offsets of their cells, those of
+/// a piece side by side and in order; `first`, `start`: room for an int a piece. Afterwards the
+/// rank of tied[j] is start[piece] + j - first[piece]. All threads; ends with a block barrier.
+static __device__ __noinline__ void rank_ties(const uint32_t* tied, int n_ties, int* first,
+                                              int* start, int n_pieces, SelectScratch& s) {
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
   const auto piece = [&](int j) { return static_cast<int>(tied[j]) / kPiece; };
 #pragma unroll 1
@@ -160,7 +161,8 @@ static __device__ __noinline__ void rank_ties(const uint32_t* tied, int n_ties, 
   if (lane == kWarp - 1) s.warp_sums[warp] = inclusive;
   __syncthreads();
   const int of_warp = lane < warp ? s.warp_sums[lane] : 0;
-  int at = static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(of_warp))) + inclusive - sum;
+  int at =
+      static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(of_warp))) + inclusive - sum;
 #pragma unroll 1
   for (int i = begin; i < end; ++i) {
     const int count = start[i];
@@ -170,8 +172,9 @@ static __device__ __noinline__ void rank_ties(const uint32_t* tied, int n_ties, 
   __syncthreads();
 }
 
-/// What a block scores: its range of pieces of 128 cells, shared among its warps so that neighbouring
-/// pieces go to different warps, and the first round of all warps is a sample of the whole range.
+/// What a block scores: its range of pieces of 128 cells, shared among its warps so that
+/// neighbouring pieces go to different warps, and the first round of all warps is a sample of the
+/// whole range.
 struct Pieces {
   int first, count, rounds;
 

@@ -17,8 +17,8 @@ constexpr int kSplitBytes = kSplitWarps* TileCopies<kDim, kSplitStages<kDim>, tr
 
 /// The row's last key gets its code while others attend: a dense step keeps the codes up to date.
 /// x: head_dim floats of shared memory.
-static __device__ __noinline__ void encode_last_key(const StepParams& p, const Cells& cells, int head,
-                                                    int cell, float* x) {
+static __device__ __noinline__ void encode_last_key(const StepParams& p, const Cells& cells,
+                                                    int head, int cell, float* x) {
   constexpr int kAtOnce = 32;  // loads under way
   const int64_t slot = cells.slot(cell);
   const int d = p.head_dim, words = p.rbit / kWarp, lane = threadIdx.x % kWarp;
@@ -79,13 +79,17 @@ __global__ void __launch_bounds__(kSplitThreads)
     return;
   }
   const int32_t* list = p.lists != nullptr ? p.lists + pair * p.list_stride : nullptr;
-  const int n_keys = list == nullptr ? n_kv : p.list_counts != nullptr ? p.list_counts[pair] : p.budget;
-  const uint32_t* valid = list == nullptr && p.valid != nullptr ? p.valid + row * p.bit_stride : nullptr;
+  const int n_keys = list == nullptr            ? n_kv
+                     : p.list_counts != nullptr ? p.list_counts[pair]
+                                                : p.budget;
+  const uint32_t* valid =
+      list == nullptr && p.valid != nullptr ? p.valid + row * p.bit_stride : nullptr;
 
   // Whole tiles for all warps, so that parts differ by as little as can be.
   const int tiles = (n_keys + kTileKeys - 1) / kTileKeys;
   const int first = static_cast<int>(static_cast<int64_t>(tiles) * blockIdx.x / p.splits);
-  const int n_tiles = static_cast<int>(static_cast<int64_t>(tiles) * (blockIdx.x + 1) / p.splits) - first;
+  const int n_tiles =
+      static_cast<int>(static_cast<int64_t>(tiles) * (blockIdx.x + 1) / p.splits) - first;
   const int first_key = first * kTileKeys, end_key = min(n_keys, (first + n_tiles) * kTileKeys);
   const auto cell_at = [&](int i) {
     const int at = first_key + i;

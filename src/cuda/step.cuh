@@ -2,10 +2,10 @@
 // and KV head; blocks exchange histograms, chosen cells and partial results through each other's
 // shared memory. Without `p.attend` it ends with the chosen cells in p.selected.
 //
-// Measured, 2026-11 (docs/cuda.md): what runs once costs its instructions' way from memory, so it is
-// short or out of line. Codes asked for before W and the queries keep these waiting for 7 us. 256
-// blocks in clusters of 4 do not fit a Hopper at once, 128 of 16 warps in clusters of 2 do; blocks
-// of 8 warps, two a multiprocessor, are better only where clusters are not needed.
+// Measured, 2026-11 (docs/cuda.md): what runs once costs its instructions' way from memory, so it
+// is short or out of line. Codes asked for before W and the queries keep these waiting for 7 us.
+// 256 blocks in clusters of 4 do not fit a Hopper at once, 128 of 16 warps in clusters of 2 do;
+// blocks of 8 warps, two a multiprocessor, are better only where clusters are not needed.
 #pragma once
 
 #include "attend.cuh"
@@ -15,11 +15,11 @@ namespace hata::cuda {
 
 /// Shared memory of a block, by offset. `kWords`: of a code.
 struct StepLayout {
-  int ring;        ///< [warp][gather_bytes]: codes under way, then keys and values
-  int shared;      ///< W's slab, then the candidates, then the other blocks' partial results
+  int ring;    ///< [warp][gather_bytes]: codes under way, then keys and values
+  int shared;  ///< W's slab, then the candidates, then the other blocks' partial results
   int sample, hist, totals, before;  ///< [n_bins]
-  int vectors;     ///< [group + 2][head_dim] f32: queries, the last key, and that less the mean
-  int list;        ///< [list_limit]
+  int vectors;  ///< [group + 2][head_dim] f32: queries, the last key, and that less the mean
+  int list;     ///< [list_limit]
   int bytes;
 
   __host__ __device__ StepLayout(const StepParams& p, int n_blocks) {
@@ -95,12 +95,13 @@ struct Chooser {
   int n_kv, budget;
   const Pieces pieces;
   const Cells cells;
-  const int last_code;  ///< the cell whose code this step makes, or -1
+  const int last_code;         ///< the cell whose code this step makes, or -1
   int plain_begin, plain_end;  ///< cells that are valid, not forced, and have their codes
   Cursor coming;               ///< the next piece to be asked for
-  uint32_t ring;               ///< shared memory of the lane's first code; then of its word of lengths
+  uint32_t ring;  ///< shared memory of the lane's first code; then of its word of lengths
   uint32_t ring_lengths;
-  const std::byte* lane_codes;     ///< of a contiguous cache: the lane's first code, and word of lengths
+  const std::byte*
+      lane_codes;  ///< of a contiguous cache: the lane's first code, and word of lengths
   const std::byte* lane_lengths;
 
   __device__ __forceinline__ Chooser(const StepParams& params, std::byte* smem, Codes<kWords>& c,
@@ -131,8 +132,9 @@ struct Chooser {
     const int64_t first = cells.first_slot + static_cast<int64_t>(pieces.first) * kPiece;
     lane_codes = reinterpret_cast<const std::byte*>(p.codes.codes) + (first + lane) * kCodeBytes;
     const bool has_length = p.codes.lengths != nullptr && lane < kPiece / 8;
-    lane_lengths = has_length ? reinterpret_cast<const std::byte*>(p.codes.lengths) + first / 2 + lane * 4
-                              : nullptr;
+    lane_lengths = has_length
+                       ? reinterpret_cast<const std::byte*>(p.codes.lengths) + first / 2 + lane * 4
+                       : nullptr;
     const bool bits = p.valid != nullptr || p.forced != nullptr;
     plain_begin = p.sink;
     plain_end = bits ? 0 : n_kv - max(p.recent, p.encode_last ? 1 : 0);
@@ -147,7 +149,7 @@ struct Chooser {
   __device__ __forceinline__ Threshold find(const int* in, int lowest, int wanted,
                                             bool shares) const {
     return find_threshold(in, at<int>(layout.totals), at<int>(layout.before),
-                                  n_bins(p.group, p.rbit), lowest, wanted, rank, n_blocks, shares, s);
+                          n_bins(p.group, p.rbit), lowest, wanted, rank, n_blocks, shares, s);
   }
   __device__ __forceinline__ uint32_t* candidates() const {
     return at<uint32_t>(layout.shared) + warp * p.candidate_limit;
@@ -161,19 +163,22 @@ struct Chooser {
       const uint32_t to = ring + slot * kPieceBytes, to_length = ring_lengths + slot * kPieceBytes;
       if (cells.table == nullptr) {
         // A sequence's capacity is whole pieces, so nothing is read that is not there.
-        const std::byte* from = lane_codes + static_cast<int64_t>(coming.piece) * kPiece * kCodeBytes;
+        const std::byte* from =
+            lane_codes + static_cast<int64_t>(coming.piece) * kPiece * kCodeBytes;
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
           copy_code(to + i * kWarp * kCodeBytes, from + i * kWarp * kCodeBytes, true);
         }
-        if (lane_lengths != nullptr) copy_async<4>(to_length, lane_lengths + coming.piece * (kPiece / 2), true);
+        if (lane_lengths != nullptr)
+          copy_async<4>(to_length, lane_lengths + coming.piece * (kPiece / 2), true);
       } else {
         const int first = (pieces.first + coming.piece) * kPiece;
 #pragma unroll 1
         for (int i = 0; i < kRows; ++i) {
           const int cell = first + i * kWarp + lane;
           const bool ok = cell < n_kv;
-          copy_code(to + i * kWarp * kCodeBytes, p.codes.codes + cells.slot(ok ? cell : 0) * kWords, ok);
+          copy_code(to + i * kWarp * kCodeBytes, p.codes.codes + cells.slot(ok ? cell : 0) * kWords,
+                    ok);
         }
         const int cell = first + lane * 8;
         if (lane_lengths != nullptr && cell < n_kv) {
@@ -232,7 +237,8 @@ struct Chooser {
       __syncthreads();
       encode_vectors(projection(p.projection.keys), p.group, 1, false);
     }
-    if (with_key && p.codes.lengths != nullptr && warp == kStepWarps - 1) {  // it has no other work here
+    if (with_key && p.codes.lengths != nullptr &&
+        warp == kStepWarps - 1) {  // it has no other work here
       const float* key = at<float>(layout.vectors) + (p.group + 1) * p.head_dim;
       const float norm2 = norm2_of(p.head_dim, lane % 16, [&](int i) { return key[i]; });
       if (lane == 0) codes.new_length = length_of(norm2, p.projection.inv_units[head]);
@@ -297,7 +303,8 @@ struct Chooser {
 
   /// Bins of the keys that the lane has of a piece, which lies in `slot`.
   __device__ __forceinline__ void score_piece(const Query<kWords, kPlanes>& query, int last,
-                                              const Cursor& at, int slot, int (&bins)[kRows]) const {
+                                              const Cursor& at, int slot,
+                                              int (&bins)[kRows]) const {
     if (!at.has(pieces)) {
 #pragma unroll
       for (int i = 0; i < kRows; ++i) bins[i] = -1;
@@ -347,8 +354,8 @@ struct Chooser {
     return count;
   }
 
-  /// The warp's candidates are about to exceed their room. Where this block alone has counted enough
-  /// keys above a higher bin, no lower one can be chosen: the cut rises for this warp.
+  /// The warp's candidates are about to exceed their room. Where this block alone has counted
+  /// enough keys above a higher bin, no lower one can be chosen: the cut rises for this warp.
   __device__ __forceinline__ int prune(int count, int& cut) const {
     const int n_groups = n_bins(p.group, p.rbit) / 4;
     int above = 0, rise = cut;
@@ -452,7 +459,8 @@ struct Chooser {
     const int own_ties = min(max(ties_wanted - s.before_at, 0), s.own_at);
     again = __syncthreads_or(again);
     if (again) {
-      put_from_codes<kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv, t, own_ties, put);
+      put_from_codes<kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv, t, own_ties,
+                                      put);
     } else {
       put_from_candidates(count, t, own_ties, put);
     }
@@ -506,7 +514,8 @@ struct Chooser {
       const unsigned aboves = __ballot_sync(kAll, is_above), ats = __ballot_sync(kAll, is_at);
       const int tie = ties + __popc(ats & below);
       if (is_above || (is_at && all_ties)) {
-        const int position = is_above ? above + __popc(aboves & below) : t.above + s.before_at + tie;
+        const int position =
+            is_above ? above + __popc(aboves & below) : t.above + s.before_at + tie;
         put(position, first_cell + static_cast<int>(entry & kIndex));
       } else if (is_at && own_ties > 0) {
         tied[tie] = entry & kIndex;
@@ -530,7 +539,8 @@ struct Chooser {
 /// The cut was too high: counts all keys, from memory, in the place of the sample.
 template <int kWords, int kPlanes>
 __device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, Codes<kWords>& codes,
-                                       SelectScratch& s, int n_blocks, int row, int head, int n_kv) {
+                                       SelectScratch& s, int n_blocks, int row, int head,
+                                       int n_kv) {
   const Chooser<kWords, kPlanes, 1> c(p, memory, codes, s, n_blocks, row, head, n_kv);
   const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
   const int last = c.last_bin(query);
@@ -737,8 +747,8 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   if constexpr (kDim > 0) {
     cluster_barrier(n_blocks);
     const int n_keys = min(max(chosen - chooser.rank * lists.keys_each, 0), lists.keys_each);
-    attend_list<T, kDim, kHeadTiles>(p, memory, layout, chooser.cells, row, head,
-                                             chooser.rank, n_blocks, n_keys);
+    attend_list<T, kDim, kHeadTiles>(p, memory, layout, chooser.cells, row, head, chooser.rank,
+                                     n_blocks, n_keys);
   } else {
     cluster_barrier(n_blocks);  // none leaves while others read its histogram
   }

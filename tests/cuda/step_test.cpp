@@ -1,5 +1,6 @@
-// The CUDA step against the scalar reference: codes, lengths and selected sets bit for bit, attention
-// within a bound; over shapes, layouts, ragged and masked rows, and data that strains the choice.
+// The CUDA step against the scalar reference: codes, lengths and selected sets bit for bit,
+// attention within a bound; over shapes, layouts, ragged and masked rows, and data that strains the
+// choice.
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
@@ -42,8 +43,8 @@ struct Case {
   int page_size = 0;
   bool lengths = true;
   int sink = 1, recent = 32;
-  bool masked = false;         ///< a bit per cell which may be chosen, and which must be
-  bool shared = false;         ///< all rows read sequence 0
+  bool masked = false;  ///< a bit per cell which may be chosen, and which must be
+  bool shared = false;  ///< all rows read sequence 0
   bool ragged_budgets = false;
   bool query_weights = false;
   bool key_means = false;
@@ -116,11 +117,13 @@ struct Problem {
     std::normal_distribution<float> normal;
     for (int h = 0; h < c.n_q_heads; ++h) {
       sinks.push_back(2.0f * normal(random));
-      slopes.push_back(std::exp2(-8.0f * static_cast<float>(h + 1) / static_cast<float>(c.n_q_heads)));
+      slopes.push_back(
+          std::exp2(-8.0f * static_cast<float>(h + 1) / static_cast<float>(c.n_q_heads)));
     }
     for (int r = 0; r < n_rows(); ++r) {
       for (int cell = 0; cell < capacity; ++cell) {
-        bias.push_back(f32_to_f16(static_cast<float>(cell - c.n[static_cast<size_t>(r)] + 1) / 64.0f));
+        bias.push_back(
+            f32_to_f16(static_cast<float>(cell - c.n[static_cast<size_t>(r)] + 1) / 64.0f));
       }
     }
   }
@@ -131,21 +134,24 @@ struct Problem {
   size_t at(int seq, int cell, int head) const {
     const auto in = static_cast<size_t>(table[static_cast<size_t>(seq * n_pages + cell / page)]);
     return ((in * static_cast<size_t>(page) + static_cast<size_t>(cell % page)) *
-                static_cast<size_t>(c.n_kv_heads) + static_cast<size_t>(head)) *
+                static_cast<size_t>(c.n_kv_heads) +
+            static_cast<size_t>(head)) *
            static_cast<size_t>(c.head_dim);
   }
   /// Index of a code: [page or sequence][head][cell].
   size_t slot(int seq, int cell, int head) const {
     const auto in = static_cast<size_t>(table[static_cast<size_t>(seq * n_pages + cell / page)]);
     return (in * static_cast<size_t>(c.n_kv_heads) + static_cast<size_t>(head)) *
-               static_cast<size_t>(page) + static_cast<size_t>(cell % page);
+               static_cast<size_t>(page) +
+           static_cast<size_t>(cell % page);
   }
   const float* w(bool of_query, int head) const {
     const auto& from = of_query && c.query_weights ? query_projection : projection;
     return from.data() + static_cast<size_t>(head) * c.head_dim * c.rbit;
   }
   const float* query(int row, int q_head) const {
-    return q.data() + (static_cast<size_t>(row) * c.n_q_heads + static_cast<size_t>(q_head)) * c.head_dim;
+    return q.data() +
+           (static_cast<size_t>(row) * c.n_q_heads + static_cast<size_t>(q_head)) * c.head_dim;
   }
   bool bit(const std::vector<uint32_t>& bits, int row, int cell) const {
     return bits[static_cast<size_t>(row) * (capacity / 32) + cell / 32] >> (cell % 32) & 1;
@@ -166,7 +172,8 @@ struct Problem {
     }
     means.resize(static_cast<size_t>(c.n_kv_heads) * c.head_dim);
     for (float& x : means) x = 0.3f * normal(random);
-    inv_units.assign(static_cast<size_t>(c.n_kv_heads), 8.0f / std::sqrt(static_cast<float>(c.head_dim)));
+    inv_units.assign(static_cast<size_t>(c.n_kv_heads),
+                     8.0f / std::sqrt(static_cast<float>(c.head_dim)));
   }
   void fill_queries() {
     std::normal_distribution<float> normal;
@@ -210,8 +217,12 @@ struct Problem {
       case Data::equal:
         for (int i = 0; i < c.head_dim; ++i) key[i] = narrow(near[i], c.type);
         break;
-      case Data::sorted: mix(1.0f - static_cast<float>(cell) / static_cast<float>(n)); break;
-      case Data::rising: mix(static_cast<float>(cell) / static_cast<float>(n)); break;
+      case Data::sorted:
+        mix(1.0f - static_cast<float>(cell) / static_cast<float>(n));
+        break;
+      case Data::rising:
+        mix(static_cast<float>(cell) / static_cast<float>(n));
+        break;
       case Data::extreme:
         if (cell % 7 == 0) std::fill_n(key, c.head_dim, uint16_t{0});
         if (cell % 7 == 1) key[cell % c.head_dim] = narrow(6e4f, c.type);
@@ -219,7 +230,8 @@ struct Problem {
         if (cell % 501 == 3) key[3] = narrow(std::nanf(""), c.type);
         if (cell % 503 == 4) key[4] = narrow(INFINITY, c.type);
         break;
-      default: break;
+      default:
+        break;
     }
   }
   void fill_masks() {
@@ -266,27 +278,35 @@ Expected expect(const Problem& p, int row, int head) {
     for (int i = 0; i < d; ++i) {
       key[static_cast<size_t>(i)] = widen(from[i], c.type);
       centred[static_cast<size_t>(i)] =
-          key[static_cast<size_t>(i)] - (c.key_means ? p.means[static_cast<size_t>(head * d + i)] : 0.0f);
+          key[static_cast<size_t>(i)] -
+          (c.key_means ? p.means[static_cast<size_t>(head * d + i)] : 0.0f);
     }
-    encode(p.w(false, head), d, c.rbit, centred.data(), DType::f32, 0, 1, &e.codes[static_cast<size_t>(cell) * words]);
+    encode(p.w(false, head), d, c.rbit, centred.data(), DType::f32, 0, 1,
+           &e.codes[static_cast<size_t>(cell) * words]);
     if (c.lengths) {
-      key_lengths(d, key.data(), DType::f32, 0, 1, p.inv_units[static_cast<size_t>(head)], &each[static_cast<size_t>(cell)]);
+      key_lengths(d, key.data(), DType::f32, 0, 1, p.inv_units[static_cast<size_t>(head)],
+                  &each[static_cast<size_t>(cell)]);
     }
   }
   e.lengths.assign(static_cast<size_t>(padded) / 2, 0);
-  for (int i = 0; i < padded; ++i) e.lengths[static_cast<size_t>(i / 2)] |= static_cast<uint8_t>(each[static_cast<size_t>(i)] << (i % 2 * 4));
+  for (int i = 0; i < padded; ++i)
+    e.lengths[static_cast<size_t>(i / 2)] |=
+        static_cast<uint8_t>(each[static_cast<size_t>(i)] << (i % 2 * 4));
   std::vector<uint64_t> query(static_cast<size_t>(p.group * words));
   for (int g = 0; g < p.group; ++g) {
-    encode(p.w(true, head), d, c.rbit, p.query(row, head * p.group + g), DType::f32, 0, 1, &query[static_cast<size_t>(g * words)]);
+    encode(p.w(true, head), d, c.rbit, p.query(row, head * p.group + g), DType::f32, 0, 1,
+           &query[static_cast<size_t>(g * words)]);
   }
   std::vector<int16_t> scores(static_cast<size_t>(padded));
-  reference::score(query.data(), p.group, c.rbit, e.codes.data(), e.lengths.data(), padded, scores.data());
+  reference::score(query.data(), p.group, c.rbit, e.codes.data(), e.lengths.data(), padded,
+                   scores.data());
   std::vector<uint64_t> valid(static_cast<size_t>(padded) / 64, 0);
   for (int cell = 0; cell < n; ++cell) {
     if (p.is_valid(row, cell)) valid[static_cast<size_t>(cell / 64)] |= uint64_t{1} << (cell % 64);
     if (p.is_forced(row, cell)) scores[static_cast<size_t>(cell)] = INT16_MAX;
   }
-  e.cells = reference::select(scores.data(), valid.data(), padded, p.budgets[static_cast<size_t>(row)]);
+  e.cells =
+      reference::select(scores.data(), valid.data(), padded, p.budgets[static_cast<size_t>(row)]);
   return e;
 }
 
@@ -304,7 +324,8 @@ std::vector<double> attention(const Problem& p, int row, int head, std::vector<i
       values[j * d + i] = widen(p.values[from + i], c.type);
     }
     for (int g = 0; g < p.group && c.alibi; ++g) {
-      bias[static_cast<size_t>(g) * n + j] = p.slopes[static_cast<size_t>(head * p.group + g)] *
+      bias[static_cast<size_t>(g) * n + j] =
+          p.slopes[static_cast<size_t>(head * p.group + g)] *
           f16_to_f32(p.bias[static_cast<size_t>(row) * p.capacity + cells[j]]);
     }
   }
@@ -314,7 +335,8 @@ std::vector<double> attention(const Problem& p, int row, int head, std::vector<i
   args.q = p.query(row, head * p.group);
   args.q_stride = static_cast<size_t>(d);
   args.keys = {reinterpret_cast<const std::byte*>(keys.data()), DType::f32, d * sizeof(float), 0};
-  args.values = {reinterpret_cast<const std::byte*>(values.data()), DType::f32, d * sizeof(float), 0};
+  args.values = {reinterpret_cast<const std::byte*>(values.data()), DType::f32, d * sizeof(float),
+                 0};
   args.count = static_cast<int64_t>(n);
   args.params.scale = 1.0f / std::sqrt(static_cast<float>(d));
   args.params.softcap = c.softcap;
@@ -351,8 +373,8 @@ TEST_P(StepTest, EqualsTheReference) {
   tuning().n_blocks = c.n_blocks;
   tuning().fused = c.fused;
   const Buffer<uint16_t> keys(p.keys), values(p.values), bias(p.bias);
-  const Buffer<float> projection(p.projection), query_projection(p.query_projection), means(p.means),
-      inv_units(p.inv_units), sinks(p.sinks), slopes(p.slopes);
+  const Buffer<float> projection(p.projection), query_projection(p.query_projection),
+      means(p.means), inv_units(p.inv_units), sinks(p.sinks), slopes(p.slopes);
   const Buffer<int32_t> table(p.table), budgets(p.budgets);
   const Buffer<int32_t> n_kv(c.n);
   const Buffer<int32_t> sequences(std::vector<int32_t>(c.n.size(), 0));
@@ -361,7 +383,8 @@ TEST_P(StepTest, EqualsTheReference) {
   const Buffer<uint32_t> codes(slots * c.rbit / 32, 0xab);
   const Buffer<uint8_t> lengths(slots / 2, 0xcd);
   std::vector<uint16_t> narrow_q;
-  for (const float x : p.q) narrow_q.push_back(narrow(x, c.q_type == HATA_CUDA_BF16 ? c.q_type : HATA_CUDA_F16));
+  for (const float x : p.q)
+    narrow_q.push_back(narrow(x, c.q_type == HATA_CUDA_BF16 ? c.q_type : HATA_CUDA_F16));
   const Buffer<float> q32(p.q);
   const Buffer<uint16_t> q16(narrow_q);
   const Buffer<float> out(p.q.size(), 0xff);
@@ -416,14 +439,17 @@ TEST_P(StepTest, EqualsTheReference) {
   const Buffer<std::byte> workspace(size, 0);
   for (int s = 0; s < p.n_seqs; ++s) {
     const int n = c.shared ? p.max_n : c.n[static_cast<size_t>(s)];
-    hata_cuda_encode encode{step.shape, step.cache, step.codes, step.projection, s, 0,
-                            n - (c.encode_last ? 1 : 0), nullptr};
+    hata_cuda_encode encode{
+        step.shape, step.cache, step.codes, step.projection, s, 0, n - (c.encode_last ? 1 : 0),
+        nullptr};
     ASSERT_EQ(HATA_CUDA_OK, hata_cuda_encode_keys(&encode, nullptr)) << hata_cuda_error();
   }
-  ASSERT_EQ(HATA_CUDA_OK, hata_cuda_decode(&step, workspace.get(), size, nullptr)) << hata_cuda_error();
+  ASSERT_EQ(HATA_CUDA_OK, hata_cuda_decode(&step, workspace.get(), size, nullptr))
+      << hata_cuda_error();
   ASSERT_EQ(cudaSuccess, cudaDeviceSynchronize());
   // Again: what the first left in the workspace must do no harm.
-  ASSERT_EQ(HATA_CUDA_OK, hata_cuda_decode(&step, workspace.get(), size, nullptr)) << hata_cuda_error();
+  ASSERT_EQ(HATA_CUDA_OK, hata_cuda_decode(&step, workspace.get(), size, nullptr))
+      << hata_cuda_error();
   ASSERT_EQ(cudaSuccess, cudaDeviceSynchronize());
 
   const auto got_codes = codes.read();
@@ -439,17 +465,22 @@ TEST_P(StepTest, EqualsTheReference) {
       const Expected e = expect(p, row, head);
       for (int cell = 0; cell < n; ++cell) {
         const size_t slot = p.slot(p.sequence(row), cell, head);
-        ASSERT_EQ(0, std::memcmp(&got_codes[slot * c.rbit / 32], &e.codes[static_cast<size_t>(cell) * c.rbit / 64], c.rbit / 8)) << "code of cell " << cell;
+        ASSERT_EQ(0, std::memcmp(&got_codes[slot * c.rbit / 32],
+                                 &e.codes[static_cast<size_t>(cell) * c.rbit / 64], c.rbit / 8))
+            << "code of cell " << cell;
         if (!c.lengths) continue;
-        ASSERT_EQ(e.lengths[static_cast<size_t>(cell / 2)] >> (cell % 2 * 4) & 15, got_lengths[slot / 2] >> (slot % 2 * 4) & 15) << "length of cell " << cell;
+        ASSERT_EQ(e.lengths[static_cast<size_t>(cell / 2)] >> (cell % 2 * 4) & 15,
+                  got_lengths[slot / 2] >> (slot % 2 * 4) & 15)
+            << "length of cell " << cell;
       }
       counts.codes += n;
       std::vector<int32_t> cells = e.cells;
       if (c.mode == HATA_CUDA_SPARSE) {
         const size_t pair = static_cast<size_t>(row * c.n_kv_heads + head);
         ASSERT_EQ(static_cast<int>(cells.size()), got_n[pair]);
-        std::vector<int32_t> got(got_selected.begin() + static_cast<int64_t>(pair) * c.budget,
-                                 got_selected.begin() + static_cast<int64_t>(pair) * c.budget + got_n[pair]);
+        std::vector<int32_t> got(
+            got_selected.begin() + static_cast<int64_t>(pair) * c.budget,
+            got_selected.begin() + static_cast<int64_t>(pair) * c.budget + got_n[pair]);
         std::sort(got.begin(), got.end());
         ASSERT_EQ(cells, got);
         ++counts.lists;
@@ -466,7 +497,8 @@ TEST_P(StepTest, EqualsTheReference) {
         double difference = 0.0, norm = 0.0;
         for (int i = 0; i < c.head_dim; ++i) {
           const double w = want[static_cast<size_t>(g * c.head_dim + i)];
-          const double x = got_out[static_cast<size_t>(((row * c.n_q_heads) + head * p.group + g) * c.head_dim + i)];
+          const double x = got_out[static_cast<size_t>(
+              ((row * c.n_q_heads) + head * p.group + g) * c.head_dim + i)];
           difference += (x - w) * (x - w);
           norm += w * w;
         }
@@ -484,77 +516,169 @@ std::vector<Case> cases() {
   const auto add = [&](Case c) { all.push_back(std::move(c)); };
   for (const int d : {64, 80, 96, 128, 256}) {
     for (const int rbit : {64, 128, 256}) {
-      add({.name = "shape_d" + std::to_string(d) + "_r" + std::to_string(rbit), .n_q_heads = 8,
-           .n_kv_heads = 2, .head_dim = d, .rbit = rbit, .n = {3001}});
+      add({.name = "shape_d" + std::to_string(d) + "_r" + std::to_string(rbit),
+           .n_q_heads = 8,
+           .n_kv_heads = 2,
+           .head_dim = d,
+           .rbit = rbit,
+           .n = {3001}});
     }
-    add({.name = "bf16_d" + std::to_string(d), .n_q_heads = 8, .n_kv_heads = 2, .head_dim = d,
-         .n = {2500}, .type = HATA_CUDA_BF16, .q_type = HATA_CUDA_BF16});
-    add({.name = "dense_d" + std::to_string(d), .n_q_heads = 8, .n_kv_heads = 2, .head_dim = d,
-         .n = {3001, 17}, .mode = HATA_CUDA_DENSE});
-    add({.name = "group16_d" + std::to_string(d), .n_q_heads = 16, .n_kv_heads = 1, .head_dim = d,
+    add({.name = "bf16_d" + std::to_string(d),
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .head_dim = d,
+         .n = {2500},
+         .type = HATA_CUDA_BF16,
+         .q_type = HATA_CUDA_BF16});
+    add({.name = "dense_d" + std::to_string(d),
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .head_dim = d,
+         .n = {3001, 17},
+         .mode = HATA_CUDA_DENSE});
+    add({.name = "group16_d" + std::to_string(d),
+         .n_q_heads = 16,
+         .n_kv_heads = 1,
+         .head_dim = d,
          .n = {2100}});
   }
   for (int group = 1; group <= 16; ++group) {
-    add({.name = "group" + std::to_string(group), .n_q_heads = 2 * group, .n_kv_heads = 2,
+    add({.name = "group" + std::to_string(group),
+         .n_q_heads = 2 * group,
+         .n_kv_heads = 2,
          .n = {2345, 700}});
   }
   for (const Data data : {Data::normal, Data::tail, Data::page, Data::equal, Data::sorted,
                           Data::rising, Data::extreme}) {
     for (const int blocks : {1, 2, 4, 16}) {
       for (const int fused : {0, 1}) {
-        add({.name = "data" + std::to_string(static_cast<int>(data)) + "_c" + std::to_string(blocks) +
-                     (fused != 0 ? "_fused" : "_apart"),
-             .n_q_heads = 8, .n_kv_heads = 2, .n = {12288, 9001}, .budget = 300, .data = data,
-             .n_blocks = blocks, .fused = fused});
+        add({.name = "data" + std::to_string(static_cast<int>(data)) + "_c" +
+                     std::to_string(blocks) + (fused != 0 ? "_fused" : "_apart"),
+             .n_q_heads = 8,
+             .n_kv_heads = 2,
+             .n = {12288, 9001},
+             .budget = 300,
+             .data = data,
+             .n_blocks = blocks,
+             .fused = fused});
       }
     }
   }
   for (const int page : {16, 32, 64, 128, 256}) {
-    add({.name = "page" + std::to_string(page), .n_q_heads = 8, .n_kv_heads = 2,
-         .n = {4000, 1, 333}, .page_size = page});
-    add({.name = "dense_page" + std::to_string(page), .n_q_heads = 8, .n_kv_heads = 2,
-         .n = {4000, 1, 333}, .page_size = page, .mode = HATA_CUDA_DENSE});
+    add({.name = "page" + std::to_string(page),
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .n = {4000, 1, 333},
+         .page_size = page});
+    add({.name = "dense_page" + std::to_string(page),
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .n = {4000, 1, 333},
+         .page_size = page,
+         .mode = HATA_CUDA_DENSE});
   }
   for (const int n : {1, 2, 31, 127, 128, 129, 1024, 1025}) {
-    add({.name = "cells" + std::to_string(n), .n_q_heads = 8, .n_kv_heads = 2, .n = {n},
+    add({.name = "cells" + std::to_string(n),
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .n = {n},
          .budget = 64});
   }
   for (const int budget : {1, 2, 16, 17, 1000, 2999, 3000, 5000}) {
-    add({.name = "budget" + std::to_string(budget), .n_q_heads = 8, .n_kv_heads = 2, .n = {3000},
-         .budget = budget, .sink = 0, .recent = 0});
+    add({.name = "budget" + std::to_string(budget),
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .n = {3000},
+         .budget = budget,
+         .sink = 0,
+         .recent = 0});
   }
   add({.name = "batch", .n = {4096, 4095, 33, 8000, 1, 129, 5000, 2048}, .budget = 128});
   add({.name = "mha", .n_q_heads = 32, .n_kv_heads = 32, .n = {3000, 5000}});
-  add({.name = "many_pairs", .n_q_heads = 64, .n_kv_heads = 64, .n = {700, 900, 1100, 500, 640, 64},
+  add({.name = "many_pairs",
+       .n_q_heads = 64,
+       .n_kv_heads = 64,
+       .n = {700, 900, 1100, 500, 640, 64},
        .budget = 100});
   add({.name = "long", .n_q_heads = 8, .n_kv_heads = 2, .n = {131072}, .budget = 2048});
-  add({.name = "long_one_block", .n_q_heads = 4, .n_kv_heads = 1, .n = {100000}, .budget = 1563,
+  add({.name = "long_one_block",
+       .n_q_heads = 4,
+       .n_kv_heads = 1,
+       .n = {100000},
+       .budget = 1563,
        .n_blocks = 1});
-  add({.name = "large_budget_one_block", .n_q_heads = 4, .n_kv_heads = 1, .n = {60000},
-       .budget = 30000, .n_blocks = 1});
-  add({.name = "paper_order", .n_q_heads = 8, .n_kv_heads = 2, .lengths = false, .sink = 0, .recent = 0});
-  add({.name = "paper_order_ties", .n_q_heads = 2, .n_kv_heads = 2, .head_dim = 64, .rbit = 64,
-       .n = {20000}, .budget = 777, .lengths = false, .sink = 0, .recent = 0});
+  add({.name = "large_budget_one_block",
+       .n_q_heads = 4,
+       .n_kv_heads = 1,
+       .n = {60000},
+       .budget = 30000,
+       .n_blocks = 1});
+  add({.name = "paper_order",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .lengths = false,
+       .sink = 0,
+       .recent = 0});
+  add({.name = "paper_order_ties",
+       .n_q_heads = 2,
+       .n_kv_heads = 2,
+       .head_dim = 64,
+       .rbit = 64,
+       .n = {20000},
+       .budget = 777,
+       .lengths = false,
+       .sink = 0,
+       .recent = 0});
   add({.name = "masked", .n_q_heads = 8, .n_kv_heads = 2, .n = {5000, 3000, 100}, .masked = true});
-  add({.name = "masked_shared_rows", .n_q_heads = 8, .n_kv_heads = 2, .n = {5000, 4999, 4998, 4000},
-       .masked = true, .shared = true, .encode_last = false});
-  add({.name = "dense_masked", .n_q_heads = 8, .n_kv_heads = 2, .n = {5000, 3000}, .masked = true,
+  add({.name = "masked_shared_rows",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .n = {5000, 4999, 4998, 4000},
+       .masked = true,
+       .shared = true,
+       .encode_last = false});
+  add({.name = "dense_masked",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .n = {5000, 3000},
+       .masked = true,
        .mode = HATA_CUDA_DENSE});
-  add({.name = "drafts", .n_q_heads = 8, .n_kv_heads = 2,
-       .n = {6000, 5999, 5998, 5997, 5996, 5995, 5994, 5993}, .shared = true, .encode_last = false});
-  add({.name = "ragged_budgets", .n_q_heads = 8, .n_kv_heads = 2, .n = {5000, 3000, 4000},
+  add({.name = "drafts",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .n = {6000, 5999, 5998, 5997, 5996, 5995, 5994, 5993},
+       .shared = true,
+       .encode_last = false});
+  add({.name = "ragged_budgets",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .n = {5000, 3000, 4000},
        .ragged_budgets = true});
   add({.name = "query_weights", .n_q_heads = 8, .n_kv_heads = 2, .query_weights = true});
   add({.name = "key_means", .n_q_heads = 8, .n_kv_heads = 2, .key_means = true});
-  add({.name = "query_weights_and_means_r256", .n_q_heads = 8, .n_kv_heads = 2, .rbit = 256,
-       .query_weights = true, .key_means = true});
+  add({.name = "query_weights_and_means_r256",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .rbit = 256,
+       .query_weights = true,
+       .key_means = true});
   add({.name = "softcap", .n_q_heads = 8, .n_kv_heads = 2, .softcap = 3.0f});
   add({.name = "sinks", .n_q_heads = 8, .n_kv_heads = 2, .n = {4000, 1}, .sinks = true});
   add({.name = "alibi", .n_q_heads = 8, .n_kv_heads = 2, .alibi = true});
-  add({.name = "all_extras_apart", .n_q_heads = 8, .n_kv_heads = 2, .softcap = 3.0f, .sinks = true,
-       .alibi = true, .fused = 0});
-  add({.name = "all_extras_dense", .n_q_heads = 8, .n_kv_heads = 2, .softcap = 3.0f, .sinks = true,
-       .alibi = true, .mode = HATA_CUDA_DENSE});
+  add({.name = "all_extras_apart",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .softcap = 3.0f,
+       .sinks = true,
+       .alibi = true,
+       .fused = 0});
+  add({.name = "all_extras_dense",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .softcap = 3.0f,
+       .sinks = true,
+       .alibi = true,
+       .mode = HATA_CUDA_DENSE});
   add({.name = "f16_queries", .n_q_heads = 8, .n_kv_heads = 2, .q_type = HATA_CUDA_F16});
   return all;
 }

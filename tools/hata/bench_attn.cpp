@@ -6,6 +6,7 @@
 #include "attn_rig.h"
 #include "bandwidth.h"
 #include "bench.h"
+#include "bench_attn_cuda.h"
 #include "core/clock.h"
 #include "ggml_host.h"
 #include "hata/simd.h"
@@ -29,6 +30,7 @@ struct Options {
   int threads = 1;
   double seconds = 2.0;
   double memory_gb = 8.0;
+  std::string device = "cpu";
   std::string format = "md";
 };
 
@@ -289,6 +291,19 @@ void print_unified_ratios(const std::vector<Json>& rows) {
   }
 }
 
+void run_on_gpu(const Options& options, bool methods_given) {
+  bench_attn_cuda({.depths = options.depths,
+                   .shape = parse_heads(options.heads, options.head_dim),
+                   .type = options.type,
+                   .budgets = options.budgets,
+                   .batch = options.sequences,
+                   .methods = methods_given ? options.methods : std::vector<std::string>{},
+                   .rbit = options.hata.rbit,
+                   .lengths = options.hata.lengths,
+                   .memory_gb = options.memory_gb,
+                   .format = parse_format(options.format)});
+}
+
 void run(const Options& options) {
   const Format format = parse_format(options.format);
   configure_host("method=ggml");
@@ -354,8 +369,16 @@ void add_bench_attn(CLI::App& bench) {
   app->add_option("--memory", options->memory_gb, "GB that keys and values may take")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  app->add_option("--device", options->device,
+                  "cpu, or cuda: the kernels of libhata-cuda (methods: dense, hata, hata-early, auto, "
+                  "attend, quest16, quest32, loki; --sequences is the batch)")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
   add_format(*app, options->format);
-  app->callback([options] { run(*options); });
+  app->callback([options, app] {
+    if (options->device == "cpu") return run(*options);
+    run_on_gpu(*options, app->count("--method") > 0);
+  });
 }
 
 }  // namespace hata::cli

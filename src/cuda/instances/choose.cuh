@@ -15,10 +15,14 @@ cudaError_t launch_choose_of(const StepParams& p, int n_blocks, int bytes, cudaS
     return launch_kernel(kernel, grid, kStepThreads, bytes, options, stream, p);
   };
   switch (n_planes(p.group)) {
-    case 1: return launch(step_kernel<__half, 0, 1, kWords, 1>);
-    case 2: return launch(step_kernel<__half, 0, 1, kWords, 2>);
-    case 3: return launch(step_kernel<__half, 0, 1, kWords, 3>);
-    default: return launch(step_kernel<__half, 0, 1, kWords, 4>);
+    case 1:
+      return launch(step_kernel<__half, 0, 1, kWords, 1>);
+    case 2:
+      return launch(step_kernel<__half, 0, 1, kWords, 2>);
+    case 3:
+      return launch(step_kernel<__half, 0, 1, kWords, 3>);
+    default:
+      return launch(step_kernel<__half, 0, 1, kWords, 4>);
   }
 }
 

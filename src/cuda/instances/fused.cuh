@@ -8,16 +8,19 @@ namespace hata::cuda {
 
 template <class T, int kDim>
 cudaError_t launch_fused_of(const StepParams& p, int n_blocks, int bytes, cudaStream_t stream,
-                              int* active) {
+                            int* active) {
   const dim3 grid(static_cast<unsigned>(n_blocks), static_cast<unsigned>(p.n_rows * p.n_kv_heads));
   const LaunchOptions options{.cluster = n_blocks, .early = p.early, .active = active};
   const auto launch = [&](auto kernel) {
     return launch_kernel(kernel, grid, kStepThreads, bytes, options, stream, p);
   };
   switch (n_planes(p.group)) {
-    case 1: return launch(step_kernel<T, kDim, 1, 4, 1>);
-    case 2: return launch(step_kernel<T, kDim, 1, 4, 2>);
-    default: return launch(step_kernel<T, kDim, 1, 4, 3>);
+    case 1:
+      return launch(step_kernel<T, kDim, 1, 4, 1>);
+    case 2:
+      return launch(step_kernel<T, kDim, 1, 4, 2>);
+    default:
+      return launch(step_kernel<T, kDim, 1, 4, 3>);
   }
 }
 

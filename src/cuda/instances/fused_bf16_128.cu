@@ -3,7 +3,7 @@
 namespace hata::cuda {
 
 cudaError_t launch_fused_bf16_128(const StepParams& p, int n_blocks, int bytes, cudaStream_t stream,
-                              int* active) {
+                                  int* active) {
   return launch_fused_of<__nv_bfloat16, 128>(p, n_blocks, bytes, stream, active);
 }
 

@@ -21,11 +21,16 @@ cudaError_t launch_split_of_dim(const StepParams& p, cudaStream_t stream) {
 template <class T>
 cudaError_t launch_split_of(const StepParams& p, cudaStream_t stream) {
   switch (p.head_dim) {
-    case 64: return launch_split_of_dim<T, 64>(p, stream);
-    case 80: return launch_split_of_dim<T, 80>(p, stream);
-    case 96: return launch_split_of_dim<T, 96>(p, stream);
-    case 128: return launch_split_of_dim<T, 128>(p, stream);
-    default: return launch_split_of_dim<T, 256>(p, stream);
+    case 64:
+      return launch_split_of_dim<T, 64>(p, stream);
+    case 80:
+      return launch_split_of_dim<T, 80>(p, stream);
+    case 96:
+      return launch_split_of_dim<T, 96>(p, stream);
+    case 128:
+      return launch_split_of_dim<T, 128>(p, stream);
+    default:
+      return launch_split_of_dim<T, 256>(p, stream);
   }
 }
 

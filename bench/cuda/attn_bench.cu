@@ -1,11 +1,11 @@
-#include "bench.h"
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
 
+#include "attn_bench.h"
 #include "cuda/attend_lists.h"
 #include "cuda/rivals.h"
 #include "data.h"
@@ -41,7 +41,6 @@ class Bench {
     const double touched = cell.pairs() * (cell.n_kv * 16.0 + 512 * 2 * cell.row_bytes());
     const double wanted = std::ceil(3.0 * static_cast<double>(kL2Bytes) / touched) + 1;
     const double allowed = std::floor(options.memory_gb * 1e9 / bytes);
-    if (allowed < 2) throw std::runtime_error("two sets do not fit in the memory allowed");
     n_sets_ = static_cast<int>(std::min({wanted, allowed, double{kMostSets}}));
     n_sets_ = std::max(n_sets_, 2);
     workspaces_ = 0;
@@ -80,7 +79,8 @@ void Bench::fill() {
   std::vector<float> units(static_cast<size_t>(c.n_kv_heads),
                            8.0f / std::sqrt(static_cast<float>(c.head_dim)));
   inv_units_ = Buffer<float>(units.size());
-  check(cudaMemcpy(inv_units_.get(), units.data(), units.size() * 4, cudaMemcpyHostToDevice), "copy");
+  check(cudaMemcpy(inv_units_.get(), units.data(), units.size() * 4, cudaMemcpyHostToDevice),
+        "copy");
   for (int s = 0; s < n_sets_; ++s) {
     Set set;
     set.keys = Buffer<std::byte>(elements * 2);
@@ -195,9 +195,11 @@ void Bench::measure(const std::string& method, double given,
     };
   };
   if (method == "dense") {
-    report(method, "step", cell_.n_kv, cell_.cache_bytes(), decode(HATA_CUDA_DENSE, false, false), row);
+    report(method, "step", cell_.n_kv, cell_.cache_bytes(), decode(HATA_CUDA_DENSE, false, false),
+           row);
   } else if (method == "hata" || method == "hata-early") {
-    report(method, "step", budget, step_bytes(budget), decode(HATA_CUDA_SPARSE, method != "hata"), row);
+    report(method, "step", budget, step_bytes(budget), decode(HATA_CUDA_SPARSE, method != "hata"),
+           row);
   } else if (method == "auto") {
     const hata_cuda_step s = step(0, budget, HATA_CUDA_AUTO);
     const double bytes = hata_cuda_runs_dense(&s) != 0 ? cell_.cache_bytes() : step_bytes(budget);
@@ -207,17 +209,22 @@ void Bench::measure(const std::string& method, double given,
     std::vector<int32_t> cells(static_cast<size_t>(cell_.pairs()) * capacity);
     for (size_t i = 0; i < cells.size(); ++i) {
       const auto at = static_cast<int64_t>(i % capacity);
-      cells[i] = static_cast<int32_t>(at * cell_.n_kv / capacity + (i * 2654435761u >> 7) % std::max(1, cell_.n_kv / capacity));
+      cells[i] = static_cast<int32_t>(at * cell_.n_kv / capacity +
+                                      (i * 2654435761u >> 7) % std::max(1, cell_.n_kv / capacity));
     }
     lists_ = Buffer<int32_t>(cells.size());
     check(cudaMemcpy(lists_.get(), cells.data(), cells.size() * 4, cudaMemcpyHostToDevice), "copy");
     const double bytes = 2.0 * cell_.pairs() * budget * cell_.row_bytes();
-    report(method, "attend", budget, bytes, [&](int set) {
-      hata_cuda_step s = step(set, budget, HATA_CUDA_DENSE);
-      s.encode_last = 0;
-      check(hata::cuda::attend_lists(s, lists_.get(), nullptr, capacity, workspace_.get(),
-                                     workspace_.size(), stream_), "attend");
-    }, row);
+    report(
+        method, "attend", budget, bytes,
+        [&](int set) {
+          hata_cuda_step s = step(set, budget, HATA_CUDA_DENSE);
+          s.encode_last = 0;
+          check(hata::cuda::attend_lists(s, lists_.get(), nullptr, capacity, workspace_.get(),
+                                         workspace_.size(), stream_),
+                "attend");
+        },
+        row);
   } else if (method == "quest16" || method == "quest32") {
     measure_quest(method == "quest16" ? 16 : 32, budget, row);
   } else if (method == "loki") {
@@ -244,13 +251,18 @@ void Bench::measure_quest(int page, int budget, const std::function<void(const R
   const hata_cuda_step one = step(0, budget, HATA_CUDA_SPARSE);
   rival_workspace_ = Buffer<std::byte>(cuda::quest_workspace_size(one, pages(0)));
   rival_workspace_.zero();
-  const double bytes = cuda::quest_score_bytes(one, pages(0)) +
-                       2.0 * cell_.pairs() * budget * cell_.row_bytes();
-  report("quest" + std::to_string(page), "step", budget, bytes, [&](int set) {
-    check(cuda::quest_step(step(set, budget, HATA_CUDA_SPARSE), pages(set), cuda::RivalPath::automatic,
-                           rival_workspace_.get(), rival_workspace_.size(), workspace_.get(),
-                           workspace_.size(), stream_), "quest");
-  }, row);
+  const double bytes =
+      cuda::quest_score_bytes(one, pages(0)) + 2.0 * cell_.pairs() * budget * cell_.row_bytes();
+  report(
+      "quest" + std::to_string(page), "step", budget, bytes,
+      [&](int set) {
+        check(
+            cuda::quest_step(step(set, budget, HATA_CUDA_SPARSE), pages(set),
+                             cuda::RivalPath::automatic, rival_workspace_.get(),
+                             rival_workspace_.size(), workspace_.get(), workspace_.size(), stream_),
+            "quest");
+      },
+      row);
 }
 
 void Bench::measure_loki(int budget, const std::function<void(const Row&)>& row) {
@@ -273,13 +285,18 @@ void Bench::measure_loki(int budget, const std::function<void(const Row&)>& row)
   const hata_cuda_step one = step(0, budget, HATA_CUDA_SPARSE);
   rival_workspace_ = Buffer<std::byte>(cuda::loki_workspace_size(one, keys(0)));
   rival_workspace_.zero();
-  const double bytes = cuda::loki_score_bytes(one, keys(0)) +
-                       2.0 * cell_.pairs() * budget * cell_.row_bytes();
-  report("loki", "step", budget, bytes, [&](int set) {
-    check(cuda::loki_step(step(set, budget, HATA_CUDA_SPARSE), keys(set), cuda::RivalPath::automatic,
-                          rival_workspace_.get(), rival_workspace_.size(), workspace_.get(),
-                          workspace_.size(), stream_), "loki");
-  }, row);
+  const double bytes =
+      cuda::loki_score_bytes(one, keys(0)) + 2.0 * cell_.pairs() * budget * cell_.row_bytes();
+  report(
+      "loki", "step", budget, bytes,
+      [&](int set) {
+        check(
+            cuda::loki_step(step(set, budget, HATA_CUDA_SPARSE), keys(set),
+                            cuda::RivalPath::automatic, rival_workspace_.get(),
+                            rival_workspace_.size(), workspace_.get(), workspace_.size(), stream_),
+            "loki");
+      },
+      row);
 }
 
 }  // namespace
@@ -340,6 +357,11 @@ double run(const Options& options, const std::function<void(double)>& begin,
   for (const Cell& cell : options.cells) {
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - started;
     if (spent.count() > options.seconds) break;
+    if (2 * 1.1 * cell.cache_bytes() > options.memory_gb * 1e9) {
+      std::fprintf(stderr, "batch %d, n_kv %d: left out, two caches take more than %.0f GB\n",
+                   cell.batch, cell.n_kv, options.memory_gb);
+      continue;
+    }
     Bench bench(options, cell, stream);
     for (const std::string& method : options.methods) {
       bool first = true;

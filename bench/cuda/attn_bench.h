@@ -2,8 +2,8 @@
 #pragma once
 
 #include <functional>
-#include <string>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "hata/cuda.h"
