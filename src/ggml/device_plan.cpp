@@ -11,6 +11,26 @@ namespace {
 constexpr int kMask = 3;          // source of an attention node
 constexpr int64_t kBitWords = 4;  // rows of bits start on 16 bytes
 
+/// Its valid cells are the first ones.
+bool is_prefix(const RowPlan& row) {
+  const int64_t whole = row.n_valid / 64;
+  const auto words = row.valid.first(static_cast<size_t>(whole));
+  if (std::any_of(words.begin(), words.end(), [](uint64_t word) { return ~word != 0; })) {
+    return false;
+  }
+  const int64_t rest = row.n_valid % 64;
+  return rest == 0 || row.valid[static_cast<size_t>(whole)] == (uint64_t{1} << rest) - 1;
+}
+
+/// The cells (ascending) are the first `sink` and the last `recent` of n.
+bool at_both_ends(std::span<const int32_t> cells, int64_t sink, int64_t recent, int64_t n) {
+  if (std::ssize(cells) != sink + recent) return false;
+  for (int64_t i = 0; i < std::ssize(cells); ++i) {
+    if (cells[static_cast<size_t>(i)] != (i < sink ? i : n - sink - recent + i)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 PlanKey::PlanKey(const Attention& a, std::shared_ptr<const MaskBits> bits, const LayerCache& cache)
@@ -65,17 +85,50 @@ bool DevicePlan::sparse(int64_t stream) const {
                      [](const RowPlan& row) { return row.budget > 0; });
 }
 
-// One block: [row][word] valid bits, forced bits, then [row] budgets and streams.
 bool DevicePlan::upload(const Window& window, const CellIndex& index, int64_t codes_cells,
                         DeviceLane& lane) {
-  const auto n_rows = std::ssize(rows_);
+  on_device_ = {};
+  on_device_.max_n_kv = static_cast<int>(n_kv());
+  if (!is_plain(window, index) && !upload_bits(window, index, lane)) return false;
+  return upload_rows(codes_cells, lane);
+}
+
+// Every row chooses among its first cells, and all keep equally many at both ends.
+bool DevicePlan::is_plain(const Window& window, const CellIndex& index) {
+  ForcedKeys forced;
+  int64_t longest = 0;
+  for (int64_t s = 0; s < key_.n_streams; ++s) {
+    const auto of_stream = rows(s);
+    Step step;
+    step.first_cell = first_cell(s);
+    forced.reset(of_stream);
+    for (size_t t = 0; t < of_stream.size(); ++t) {
+      const RowPlan& row = of_stream[t];
+      if (row.budget == 0 || !is_prefix(row)) return false;
+      const int64_t recent = window.recent_of(row.budget);
+      const int64_t sink = std::min(window.sink, row.budget - recent);
+      if (longest == 0) {
+        on_device_.sink = static_cast<int>(sink);
+        on_device_.recent = static_cast<int>(recent);
+      } else if (on_device_.sink != sink || on_device_.recent != recent) {
+        return false;
+      }
+      forced.choose(window, step, of_stream, index, t);
+      if (!at_both_ends(forced.cells(t), sink, recent, row.n_valid)) return false;
+      longest = std::max(longest, row.n_valid);
+    }
+  }
+  on_device_.max_n_kv = static_cast<int>(longest);
+  return true;
+}
+
+// [row][word] valid bits, then forced ones.
+bool DevicePlan::upload_bits(const Window& window, const CellIndex& index, DeviceLane& lane) {
   const int64_t stride = ceil_div(n_kv(), 32 * kBitWords) * kBitWords;
-  const int64_t bits = n_rows * stride;
-  std::vector<uint32_t> words(static_cast<size_t>(2 * bits + 2 * n_rows), 0);
+  const int64_t bits = std::ssize(rows_) * stride;
+  std::vector<uint32_t> words(static_cast<size_t>(2 * bits), 0);
   uint32_t* valid = words.data();
   uint32_t* forced = valid + bits;
-  uint32_t* budgets = forced + bits;
-  uint32_t* sequences = budgets + n_rows;
   ForcedKeys keys;
   for (int64_t s = 0; s < key_.n_streams; ++s) {
     const auto of_stream = rows(s);
@@ -83,13 +136,10 @@ bool DevicePlan::upload(const Window& window, const CellIndex& index, int64_t co
     step.first_cell = first_cell(s);
     keys.reset(of_stream);
     for (size_t t = 0; t < of_stream.size(); ++t) {
-      const RowPlan& row = of_stream[t];
       const int64_t r = s * key_.n_rows + static_cast<int64_t>(t);
-      std::memcpy(valid + r * stride, row.valid.data(),
+      std::memcpy(valid + r * stride, of_stream[t].valid.data(),
                   static_cast<size_t>(ceil_div(n_kv(), 32)) * sizeof(uint32_t));
-      budgets[r] = static_cast<uint32_t>(row.budget > 0 ? row.budget : row.n_valid);
-      sequences[r] = static_cast<uint32_t>(step.first_cell / codes_cells);
-      if (row.budget == 0) continue;
+      if (of_stream[t].budget == 0) continue;
       keys.choose(window, step, of_stream, index, t);
       for (const int32_t cell : keys.cells(t)) {
         forced[r * stride + cell / 32] |= uint32_t{1} << (cell % 32);
@@ -99,11 +149,29 @@ bool DevicePlan::upload(const Window& window, const CellIndex& index, int64_t co
   const auto* block =
       static_cast<const uint32_t*>(lane.upload(words.data(), words.size() * sizeof(uint32_t)));
   if (block == nullptr) return false;
-  on_device_ = {.valid = block,
-                .forced = block + bits,
-                .budgets = reinterpret_cast<const int32_t*>(block + 2 * bits),
-                .sequences = reinterpret_cast<const int32_t*>(block + 2 * bits + n_rows),
-                .bit_stride = stride};
+  on_device_.valid = block;
+  on_device_.forced = block + bits;
+  on_device_.bit_stride = stride;
+  return true;
+}
+
+// [row] budgets, streams, numbers of keys.
+bool DevicePlan::upload_rows(int64_t codes_cells, DeviceLane& lane) {
+  const size_t n_rows = rows_.size();
+  std::vector<int32_t> numbers(3 * n_rows);
+  for (size_t r = 0; r < n_rows; ++r) {
+    const RowPlan& row = rows_[r];
+    const int64_t stream = static_cast<int64_t>(r) / key_.n_rows;
+    numbers[r] = static_cast<int32_t>(row.budget > 0 ? row.budget : row.n_valid);
+    numbers[n_rows + r] = static_cast<int32_t>(first_cell(stream) / codes_cells);
+    numbers[2 * n_rows + r] = static_cast<int32_t>(row.n_valid);
+  }
+  const auto* block =
+      static_cast<const int32_t*>(lane.upload(numbers.data(), numbers.size() * sizeof(int32_t)));
+  if (block == nullptr) return false;
+  on_device_.budgets = block;
+  on_device_.sequences = block + n_rows;
+  if (!by_bits()) on_device_.n_kv = block + 2 * n_rows;
   return true;
 }
 

@@ -48,21 +48,30 @@ class DevicePlan {
   int64_t most_keys() const { return most_keys_; }
 
   // --- on the device -------------------------------------------------------------------------
-  /// What hata_cuda_step asks for of these names.
+  /// What hata_cuda_step asks for of these names. Without bits, a row's keys are its first n_kv
+  /// cells, and it always keeps the first `sink` and the last `recent` of them: one sequence that
+  /// was written from the front on. The kernels are much faster then.
   struct OnDevice {
     const uint32_t* valid = nullptr;
     const uint32_t* forced = nullptr;
-    const int32_t* budgets = nullptr;
-    const int32_t* sequences = nullptr;
     int64_t bit_stride = 0;
+    const int32_t* n_kv = nullptr;
+    int max_n_kv = 0;
+    int sink = 0, recent = 0;
+    const int32_t* budgets = nullptr;  ///< nullptr: there is nothing on the device yet
+    const int32_t* sequences = nullptr;
   };
   /// Enqueues the copy. codes_cells: cells of a stream of the cache. False: it failed.
   bool upload(const Window& window, const CellIndex& index, int64_t codes_cells, DeviceLane& lane);
   /// After upload().
   const OnDevice& on_device() const { return on_device_; }
+  bool by_bits() const { return on_device_.valid != nullptr; }
 
  private:
   void plan_row(int64_t r, int64_t of_mask, const SparseRule& rule, int n_heads);
+  bool upload_bits(const Window& window, const CellIndex& index, DeviceLane& lane);
+  bool is_plain(const Window& window, const CellIndex& index);
+  bool upload_rows(int64_t codes_cells, DeviceLane& lane);
 
   PlanKey key_;
   std::vector<RowPlan> rows_;

@@ -289,7 +289,7 @@ ggml_status DeviceRun::compute_parts(ggml_backend_t backend, ggml_cgraph* graph)
     const OnCudaDevice on(*cuda_, lane_->device());
     ready = lane_->begin_graph();
     for (const Task& task : tasks_) {
-      if (!ready || task.plan->on_device().valid != nullptr) continue;
+      if (!ready || task.plan->on_device().budgets != nullptr) continue;
       ready = done(
           task.plan->upload(*window_, task.cache->data.index, task.attention.cache->ne[1], *lane_));
     }
@@ -326,16 +326,35 @@ bool DeviceRun::run_task(Task& task, ggml_backend_t backend) {
   const bool verify = task.cache->hashes != nullptr;
   if (verify) verify_before(task);
   if (!done(lane_->follow(backend))) return false;
+  const bool in_passing = encodes_in_passing(task);
   bool ran = true;
-  for (int64_t s = 0; s < task.attention.n_streams && ran; ++s) {
+  for (int64_t s = 0; s < task.attention.n_streams && ran && !in_passing; ++s) {
     if (task.plan->sparse(s)) ran = refresh(task, s);
   }
-  ran = ran && decode(task);
+  ran = ran && decode(task, in_passing);
+  for (int64_t s = 0; s < task.attention.n_streams && ran && in_passing; ++s) {
+    const int64_t begin = task.plan->first_cell(s);
+    task.cache->data.index.refreshed(begin, begin + task.plan->n_kv());
+  }
   // Even where not all of it ran: what is enqueued must not write while ggml's kernel does.
   const bool led = done(lane_->lead(backend));
   if (!led) lane_->finish();
   if (!ran || !led) return false;
   if (verify) verify_after(task);
+  return true;
+}
+
+// A token after another: all that is stale is the last key of each row, and each row is of a stream
+// of its own. The step itself can encode it then, which saves a kernel.
+bool DeviceRun::encodes_in_passing(const Task& task) {
+  const DevicePlan& plan = *task.plan;
+  const auto& codes = static_cast<const DeviceCodes&>(*task.cache->data.store);
+  if (plan.by_bits() || task.attention.n_rows != 1 || codes.to_measure()) return false;
+  for (int64_t s = 0; s < task.attention.n_streams; ++s) {
+    const int64_t begin = plan.first_cell(s);
+    task.cache->data.index.stale(begin, begin + plan.n_kv(), stale_);
+    if (stale_.size() != 1 || stale_[0] != begin + plan.rows(s)[0].n_valid - 1) return false;
+  }
   return true;
 }
 
@@ -426,7 +445,7 @@ hata_cuda_cache DeviceRun::cache_of(const Task& task) const {
   return cache;
 }
 
-bool DeviceRun::decode(const Task& task) {
+bool DeviceRun::decode(const Task& task, bool encode_last) {
   const Attention& a = task.attention;
   const DevicePlan& plan = *task.plan;
   const auto& codes = static_cast<const DeviceCodes&>(*task.cache->data.store);
@@ -448,13 +467,18 @@ bool DeviceRun::decode(const Task& task) {
   step.out_type = HATA_CUDA_F32;
   step.out_row_stride = elements(node->nb[2]);
   step.out_head_stride = elements(node->nb[1]);
-  step.sequences = plan.on_device().sequences;
-  step.max_n_kv = static_cast<int>(plan.n_kv());
-  step.budgets = plan.on_device().budgets;
+  const DevicePlan::OnDevice& rows = plan.on_device();
+  step.sequences = rows.sequences;
+  step.n_kv = rows.n_kv;
+  step.max_n_kv = rows.max_n_kv;
+  step.budgets = rows.budgets;
   step.budget = static_cast<int>(plan.most_keys());
-  step.valid = plan.on_device().valid;
-  step.forced = plan.on_device().forced;
-  step.bit_stride = plan.on_device().bit_stride;
+  step.sink = rows.sink;
+  step.recent = rows.recent;
+  step.valid = rows.valid;
+  step.forced = rows.forced;
+  step.bit_stride = rows.bit_stride;
+  step.encode_last = encode_last ? 1 : 0;
   step.scale = a.params.scale;
   step.softcap = a.params.softcap;
   step.sinks = a.params.sinks;

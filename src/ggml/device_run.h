@@ -73,10 +73,11 @@ class DeviceRun {
   bool done(bool by_the_lane);
   bool upload_slopes(const Attention& attention);
   bool run_task(Task& task, ggml_backend_t backend);
+  bool encodes_in_passing(const Task& task);
   bool refresh(const Task& task, int64_t stream);
   bool measure(const Cache& cache, DeviceCodes& codes);
   bool copy_rows(const Cache& cache, std::span<const int32_t> cells);
-  bool decode(const Task& task);
+  bool decode(const Task& task, bool encode_last);
   hata_cuda_cache cache_of(const Task& task) const;
   hata_cuda_shape shape_of(const Task& task) const;
 

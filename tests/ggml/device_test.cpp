@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -50,9 +51,14 @@ void fail_next(int steps, int allocations) {
   reinterpret_cast<void (*)(int, int)>(dlsym(fake, "hata_cuda_fake_fail"))(steps, allocations);
 }
 
+int keys_in_passing() {
+  void* fake = dlopen(HATA_FAKE_CUDA, RTLD_NOW);
+  return reinterpret_cast<int (*)()>(dlsym(fake, "hata_cuda_fake_keys_in_passing"))();
+}
+
 /// What the CPU's way makes of a graph, from nothing.
 std::vector<float> on_cpu(AttentionGraph& g, ggml_cgraph* graph, const std::string& options,
-                          int n_graphs = 1) {
+                          int n_graphs = 1, const std::function<void(int)>& before = nullptr) {
   auto config = std::make_shared<Config>();
   config->options = parse_options(options);
   config->hata = config->options.hata;
@@ -70,6 +76,7 @@ std::vector<float> on_cpu(AttentionGraph& g, ggml_cgraph* graph, const std::stri
                         .prefill_inspector = nobody});
   EXPECT_EQ(hata_ggml_configure("method=ggml"), nullptr);
   for (int i = 0; i < n_graphs; ++i) {
+    if (before != nullptr) before(i);
     run.begin(graph, static_cast<uint64_t>(i) + 1);
     EXPECT_EQ(ggml_backend_graph_compute(g.backend, graph), GGML_STATUS_SUCCESS);
     run.end();
@@ -162,6 +169,45 @@ TEST(Device, VerifyReportsKeysWrittenBehindOurBack) {
   compute(g, graph);
   EXPECT_EQ(verify_count("unseen_changes"), 3);
   EXPECT_EQ(verify_count("stale"), 3);
+}
+
+// One sequence, a token after another: no bits, and no kernel for its key.
+TEST(Device, OneSequenceTakesTheFastWay) {
+  for (const GraphShape& shape :
+       {GraphShape{}, GraphShape{.n_streams = 3, .all_streams = 3}, GraphShape{.n_rows = 2}}) {
+    AttentionGraph here(shape), there(shape);
+    const std::string options = "budget=32 min-ctx=0 dense-layers=0 verify=1 quiet=1";
+    configure(options);
+    keys_in_passing();
+    std::vector<float> ours;
+    const int64_t all = shape.n_rows * shape.n_streams;
+    constexpr int64_t kFirst = 150, kLast = 160;
+    const auto set = [&](AttentionGraph& g, int64_t n) {
+      auto* mask = static_cast<uint16_t*>(g.mask->data);
+      std::fill(mask, mask + ggml_nelements(g.mask), uint16_t{0xFC00});
+      for (int64_t r = 0; r < all; ++r) {
+        const int64_t last = n + r % shape.n_rows;
+        std::fill(mask + r * 256, mask + r * 256 + last + 1, uint16_t{0});
+        static_cast<int64_t*>(g.rows->data)[r] = r / shape.n_rows * shape.n_cells + last;
+      }
+      auto* new_keys = static_cast<float*>(g.new_keys->data);
+      for (int64_t i = 0; i < ggml_nelements(g.new_keys); ++i) new_keys[i] *= -1.01f;
+    };
+    ggml_cgraph* graph = here.graph({here.write, here.attention});
+    for (int64_t n = kFirst; n < kLast; ++n) {
+      set(here, n);
+      ours = compute(here, graph);
+    }
+    EXPECT_EQ(host_stats()["verify"]["stale"], 0);
+    EXPECT_EQ(host_stats()["verify"]["unseen_changes"], 0);
+    EXPECT_EQ(host_stats()["device_steps"], (kLast - kFirst) * shape.n_streams);
+    // The first step encodes all that is there; two rows of one stream need a kernel of their own.
+    EXPECT_EQ(keys_in_passing(), shape.n_rows > 1 ? 0 : (kLast - kFirst - 1) * shape.n_streams);
+
+    const auto theirs = on_cpu(there, there.graph({there.write, there.attention}), options,
+                               kLast - kFirst, [&](int i) { set(there, kFirst + i); });
+    EXPECT_LT(largest_difference(ours, theirs), 1e-5f);
+  }
 }
 
 TEST(Device, WhatStaysDenseIsGgmls) {

@@ -24,6 +24,7 @@ using namespace hata;
 
 std::atomic<int> steps_that_fail{0};
 std::atomic<int> allocations_that_fail{0};
+std::atomic<int> keys_in_passing{0};
 
 void require(bool holds, const char* what) {
   if (holds) return;
@@ -81,6 +82,19 @@ void encode_key(const hata_cuda_encode& e, int head, int64_t cell) {
   pair = static_cast<uint8_t>(cell % 2 == 0 ? (pair & 0xf0) | length : (pair & 15) | length << 4);
 }
 
+void encode_last_key(const hata_cuda_step& s, int row) {
+  for (int other = 0; other < row; ++other) REQUIRE(s.sequences[row] != s.sequences[other]);
+  hata_cuda_encode e{};
+  e.shape = s.shape;
+  e.cache = s.cache;
+  e.codes = s.codes;
+  e.projection = s.projection;
+  e.sequence = s.sequences[row];
+  const int64_t last = (s.n_kv != nullptr ? s.n_kv[row] : s.max_n_kv) - 1;
+  for (int head = 0; head < s.shape.n_kv_heads; ++head) encode_key(e, head, last);
+  ++keys_in_passing;
+}
+
 bool bit(const uint32_t* words, int64_t i) { return (words[i / 32] >> (i % 32) & 1) != 0; }
 
 std::vector<int32_t> choose(const hata_cuda_step& s, int row, int head, const Head& at) {
@@ -92,19 +106,22 @@ std::vector<int32_t> choose(const hata_cuda_step& s, int row, int head, const He
                    static_cast<int64_t>(head) * group * s.q_head_stride;
   std::vector<uint64_t> query(static_cast<size_t>(group * rbit / 64));
   encode(w, d, rbit, q, DType::f32, static_cast<size_t>(s.q_head_stride) * 4, group, query.data());
-  const int64_t n = (s.max_n_kv + 63) / 64 * 64;
+  const int64_t n_kv = s.n_kv != nullptr ? s.n_kv[row] : s.max_n_kv;
+  REQUIRE(n_kv > 0 && n_kv <= s.max_n_kv);
+  const int64_t n = (n_kv + 63) / 64 * 64;
   std::vector<int16_t> scores(static_cast<size_t>(n));
   score(query.data(), group, rbit, at.code, at.length, n, scores.data());
 
-  const uint32_t* valid = s.valid + row * s.bit_stride;
-  const uint32_t* forced = s.forced + row * s.bit_stride;
   std::vector<uint64_t> free(static_cast<size_t>(n / 64), 0);
   std::vector<int32_t> cells;
-  for (int32_t c = 0; c < s.max_n_kv; ++c) {
-    if (bit(forced, c)) REQUIRE(bit(valid, c));
-    if (bit(forced, c)) {
+  for (int32_t c = 0; c < n_kv; ++c) {
+    const bool valid = s.valid == nullptr || bit(s.valid + row * s.bit_stride, c);
+    const bool forced = s.valid == nullptr ? c < s.sink || c >= n_kv - s.recent
+                                           : bit(s.forced + row * s.bit_stride, c);
+    if (forced) REQUIRE(valid);
+    if (forced) {
       cells.push_back(c);
-    } else if (bit(valid, c)) {
+    } else if (valid) {
       free[c / 64] |= uint64_t{1} << (c % 64);
     }
   }
@@ -168,6 +185,9 @@ FAKE_EXPORT void hata_cuda_fake_fail(int steps, int allocations) {
   allocations_that_fail = allocations;
 }
 
+/// How many keys steps have encoded themselves, since the last call.
+FAKE_EXPORT int hata_cuda_fake_keys_in_passing() { return keys_in_passing.exchange(0); }
+
 // --- hata/cuda.h -----------------------------------------------------------------------------
 
 FAKE_EXPORT const char* hata_cuda_error() { return "the test wants it so"; }
@@ -192,13 +212,17 @@ FAKE_EXPORT hata_cuda_status hata_cuda_decode(const hata_cuda_step* step, void* 
   const hata_cuda_step& s = *step;
   check(s.shape, s.cache, s.codes);
   REQUIRE(workspace != nullptr && bytes >= hata_cuda_workspace_size(step));
-  REQUIRE(s.q_type == HATA_CUDA_F32 && s.out_type == HATA_CUDA_F32 && s.encode_last == 0);
-  REQUIRE(s.valid != nullptr && s.forced != nullptr && s.sequences != nullptr);
-  REQUIRE(s.bit_stride * 32 >= s.max_n_kv && s.bit_stride % 4 == 0 && aligned(s.valid));
+  REQUIRE(s.q_type == HATA_CUDA_F32 && s.out_type == HATA_CUDA_F32);
+  REQUIRE((s.valid != nullptr) == (s.forced != nullptr) && s.sequences != nullptr);
+  if (s.valid != nullptr) {
+    REQUIRE(s.bit_stride * 32 >= s.max_n_kv && s.bit_stride % 4 == 0 && aligned(s.valid));
+    REQUIRE(s.encode_last == 0 && s.n_kv == nullptr);
+  }
   REQUIRE(s.max_n_kv > 0 && s.max_n_kv <= s.codes.capacity);
   REQUIRE((s.bias == nullptr) == (s.slopes == nullptr));
   if (fails(steps_that_fail)) return HATA_CUDA_FAILED;
   for (int row = 0; row < s.n_rows; ++row) {
+    if (s.encode_last != 0) encode_last_key(s, row);
     for (int head = 0; head < s.shape.n_kv_heads; ++head) attend_row(s, row, head);
   }
   return HATA_CUDA_OK;
