@@ -12,7 +12,8 @@ namespace hata::cli {
 #ifndef HATA_CUDA
 
 void bench_attn_cuda(const CudaAttnOptions&) {
-  throw Error("--device cuda: this hata was built without CUDA; build it where nvcc is on the PATH");
+  throw Error(
+      "--device cuda: this hata was built without CUDA; build it where nvcc is on the PATH");
 }
 
 #else
@@ -25,8 +26,9 @@ std::string rate_cell(const Json& row) {
 }
 
 std::string ratio_cell(const Json& row) {
-  return row["speedup_dense"].is_null() ? ""
-                                        : fmt::format("{:.2f}x", row["speedup_dense"].get<double>());
+  return row["speedup_dense"].is_null()
+             ? ""
+             : fmt::format("{:.2f}x", row["speedup_dense"].get<double>());
 }
 
 const std::vector<Column> kColumns = {
@@ -38,7 +40,8 @@ const std::vector<Column> kColumns = {
     {"median us", true, [](const Json& r) { return fmt::format("{:.1f}", r["us"].get<double>()); }},
     {"min", true, [](const Json& r) { return fmt::format("{:.1f}", r["us_min"].get<double>()); }},
     {"max", true, [](const Json& r) { return fmt::format("{:.1f}", r["us_max"].get<double>()); }},
-    {"MB", true, [](const Json& r) { return fmt::format("{:.1f}", r["bytes"].get<double>() / 1e6); }},
+    {"MB", true,
+     [](const Json& r) { return fmt::format("{:.1f}", r["bytes"].get<double>() / 1e6); }},
     {"GB/s", true, rate_cell},
     {"vs dense", true, ratio_cell},
 };
@@ -114,10 +117,11 @@ void bench_attn_cuda(const CudaAttnOptions& options) {
     if (at != dense.end()) row["speedup_dense"] = at->second / row["us"].get<double>();
   }
   if (options.format == Format::md) {
-    print("one layer's step, {} query heads, {} KV heads of {}, {}; caches cold; {:.0f} GB/s can be "
-          "read\n\n",
-          options.shape.n_q_heads, options.shape.n_kv_heads, options.shape.head_dim, options.type,
-          peak);
+    print(
+        "one layer's step, {} query heads, {} KV heads of {}, {}; caches cold; {:.0f} GB/s can be "
+        "read\n\n",
+        options.shape.n_q_heads, options.shape.n_kv_heads, options.shape.head_dim, options.type,
+        peak);
   }
   print_rows(options.format, rows, kColumns);
 }
