@@ -697,7 +697,8 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   // W and the queries come before the codes, which would keep them waiting in the memory's queues;
   // and a warp that asks for too many codes is itself kept waiting, so most are asked for after
   // its part in encoding.
-  constexpr int kSoon = kStages < 2 ? 1 : 2;
+  constexpr int kSoon = 1;
+  if (n_blocks > 1) cluster_arrive();  // this block has begun: others may write into its memory
   Queries<kStepThreads, kDim, kDim == 0 ? kMaxGroup : 8> q;
   chooser.begin_first_slab();
   commit_copies();
@@ -725,10 +726,13 @@ __global__ void __launch_bounds__(kStepThreads, 1)
     begin_codes(0, kSoon);
   }
   // Other blocks write into this one's codes: they must have begun.
-  cluster_barrier(n_blocks);
+  if (n_blocks > 1) cluster_wait();
+  __syncthreads();
   chooser.encode();
+  if (n_blocks > 1) cluster_arrive();
   begin_codes(kSoon, kStages);
-  cluster_barrier(n_blocks);
+  if (n_blocks > 1) cluster_wait();
+  __syncthreads();
   make_planes(codes, p.group, p.rbit);
   __syncthreads();
   chooser.store_last_code();
