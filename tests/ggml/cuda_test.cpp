@@ -28,6 +28,7 @@ struct Shape {
   float max_bias = 0.0f;
   float softcap = 0.0f;
   bool sinks = false;
+  bool plain = false;  // one sequence a stream, written from the front on
 };
 
 std::string name_of(const Shape& s) {
@@ -135,6 +136,10 @@ class Cuda : public testing::Test {
     return out;
   }
 
+  static int64_t last_cell(const Shape& s, int64_t row, int step) {
+    return s.n_kv * 3 / 4 + step * s.n_rows + row % s.n_rows + row / s.n_rows * 10;
+  }
+
   // Several steps; each graph sees the same writes.
   void compare(const Shape& s, const std::string& options) {
     const std::string all = "min-ctx=0 dense-layers=0 verify=1 " + options;
@@ -156,13 +161,16 @@ class Cuda : public testing::Test {
       std::vector<int64_t> rows;
       for (int64_t r = 0; r < s.n_rows * s.n_streams; ++r) {
         const int64_t stream = r / s.n_rows;
-        rows.push_back(stream * s.n_cells + (step * 37 + r * 101) % s.n_kv);
+        const int64_t cell = s.plain ? last_cell(s, r, step) : (step * 37 + r * 101) % s.n_kv;
+        rows.push_back(stream * s.n_cells + cell);
       }
       both(&Graph::rows, rows);
       std::vector<uint16_t> mask(static_cast<size_t>(ggml_nelements(here.mask)), 0);
       for (size_t i = 0; i < mask.size(); ++i) {
         if (s.max_bias > 0.0f) mask[i] = ggml_fp32_to_fp16(-0.01f * static_cast<float>(i % 50));
-        if (random_() % 5 == 0) mask[i] = 0xFC00;  // -inf
+        const auto cell = static_cast<int64_t>(i) % s.n_kv, row = static_cast<int64_t>(i) / s.n_kv;
+        const bool hidden = s.plain ? cell > last_cell(s, row, step) : random_() % 5 == 0;
+        if (hidden) mask[i] = 0xFC00;  // -inf
       }
       both(&Graph::mask, mask);
       if (step == 2) both(&Graph::keys, halves(ggml_nelements(here.keys)));
@@ -206,6 +214,17 @@ TEST_F(Cuda, RulesChooseAsOnTheCpu) {
         "budget=64 method=hata-paper", "budget=64 method=random", "budget=100 recent=64 sink=36"}) {
     compare({}, options);
     compare({.head_dim = 64, .n_rows = 2}, options);
+  }
+}
+
+TEST_F(Cuda, SequencesWrittenFromTheFrontOn) {
+  for (const char* options : {"budget=64", "budget=1.56%", "budget=500 lengths=off rbit=256"}) {
+    compare({.plain = true}, options);
+    compare({.head_dim = 64, .n_q_heads = 32, .n_kv_heads = 8, .plain = true}, options);
+    compare({.head_dim = 80, .plain = true}, options);
+    compare({.n_rows = 3, .plain = true}, options);
+    compare({.n_streams = 3, .plain = true}, options);
+    compare({.n_cells = 16384, .n_kv = 16384, .plain = true}, options);
   }
 }
 
