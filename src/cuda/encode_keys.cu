@@ -75,8 +75,51 @@ __global__ void __launch_bounds__(kThreads) encode_kernel(const __grid_constant_
 }
 static_assert(kKeys == kThreads / kWarp * kEach);
 
+// A few keys, those of a decode step: for one key the kernel above takes 34 us (H200, 2026-11-26),
+// all of it waiting for W's slabs one after the other. Here a warp makes one word of one code, and
+// asks for its columns of W 32 rows at a time.
+/// grid: (keys, KV heads, words of a code).
+template <int kWords>
+__global__ void __launch_bounds__(kWarp) encode_few_kernel(const __grid_constant__ EncodeParams p) {
+  constexpr int kMostDims = 256;
+  __shared__ float x[kMostDims];
+  const int head = blockIdx.y, word = blockIdx.z, lane = threadIdx.x;
+  const int64_t cell = p.cells != nullptr ? p.cells[blockIdx.x] : p.first + blockIdx.x;
+  if (cell < 0) return;
+  const Cells cells(p, p.sequence, head);
+  const void* key = cells.key(static_cast<int>(cell));
+  const int64_t slot = cells.slot(static_cast<int>(cell));
+  const float* mean =
+      p.projection.key_means != nullptr ? p.projection.key_means + head * p.head_dim : nullptr;
+  for (int i = lane; i < p.head_dim; i += kWarp) {
+    const float v = element(key, p.cache.type, i);
+    x[i] = mean != nullptr ? __fsub_rn(v, mean[i]) : v;
+  }
+  __syncwarp();
+  const float* w =
+      p.projection.keys + static_cast<int64_t>(head) * p.head_dim * p.rbit + word * kWarp + lane;
+  float sum = 0.0f;
+#pragma unroll 32
+  for (int i = 0; i < p.head_dim; ++i) {
+    sum = __fmaf_rn(x[i], __ldg(w + static_cast<int64_t>(i) * p.rbit), sum);
+  }
+  const unsigned bits = __ballot_sync(kAll, sum > 0.0f);
+  if (lane == 0) p.codes.codes[slot * kWords + word] = bits;
+  if (word > 0 || p.codes.lengths == nullptr) return;
+  const float norm2 =
+      norm2_of(p.head_dim, lane % 16, [&](int i) { return element(key, p.cache.type, i); });
+  if (lane == 0) {
+    store_length(p.codes.lengths, slot, length_of(norm2, p.projection.inv_units[head]));
+  }
+}
+
 template <int kWords>
 cudaError_t launch(const EncodeParams& p, cudaStream_t stream) {
+  constexpr int64_t kFew = 32;
+  if (p.count <= kFew) {
+    const dim3 grid(static_cast<unsigned>(p.count), static_cast<unsigned>(p.n_kv_heads), kWords);
+    return launch_kernel(encode_few_kernel<kWords>, grid, kWarp, 0, {}, stream, p);
+  }
   const int bytes = p.head_dim * (kWarp + kKeys) * static_cast<int>(sizeof(float));
   const dim3 grid(static_cast<unsigned>((p.count + kKeys - 1) / kKeys),
                   static_cast<unsigned>(p.n_kv_heads));

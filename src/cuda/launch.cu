@@ -158,6 +158,8 @@ hata_cuda_status this_device(Device& out) {
   return HATA_CUDA_OK;
 }
 
+constexpr int kMostPairs = 65535;  // rows times KV heads: of a grid's second dimension
+
 hata_cuda_status check(const hata_cuda_shape& s) {
   if (s.n_kv_heads < 1) return bad("shape.n_kv_heads", s.n_kv_heads, "1 or more");
   if (s.n_q_heads < 1 || s.n_q_heads % s.n_kv_heads != 0) {
@@ -227,7 +229,7 @@ hata_cuda_status check(const hata_cuda_step& s) {
   }
   if (status != HATA_CUDA_OK) return status;
   if (s.n_rows < 1) return bad("n_rows", s.n_rows, "1 or more");
-  if (int64_t{s.n_rows} * s.shape.n_kv_heads > 65535) {
+  if (int64_t{s.n_rows} * s.shape.n_kv_heads > kMostPairs) {
     return bad("n_rows * n_kv_heads", int64_t{s.n_rows} * s.shape.n_kv_heads, "at most 65535");
   }
   if (s.max_n_kv < 1) return bad("max_n_kv", s.max_n_kv, "1 or more");
@@ -308,7 +310,7 @@ struct Workspace {
       at += (size + 255) / 256 * 256;
       return begin;
     };
-    arrivals = take(pairs * sizeof(unsigned));
+    arrivals = take(kMostPairs * sizeof(unsigned));  // where they are for a step of any size
     lists = take(with_lists ? pairs * p.budget * sizeof(int32_t) : 0);
     counts = take(with_lists ? pairs * sizeof(int32_t) : 0);
     const size_t parts = pairs * static_cast<size_t>(splits) * p.group;

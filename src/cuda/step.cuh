@@ -284,6 +284,14 @@ struct Chooser {
                            (p.valid[row * p.bit_stride + cell / 32] >> (cell % 32) & 1) != 0);
   }
 
+  /// Whether all cells of a piece may be chosen and none must be, by their bits. Whole warps.
+  __device__ __forceinline__ bool is_plain_by_bits(int first) const {
+    const int64_t word = row * p.bit_stride + first / 32 + lane % (kPiece / 32);
+    const bool free = p.forced != nullptr ? first + kPiece <= n_kv && p.forced[word] == 0u
+                                          : first >= p.sink && first + kPiece <= n_kv - p.recent;
+    const bool known = last_code < first || last_code >= first + kPiece;
+    return __all_sync(kAll, free && known && p.valid[word] == 0xffffffffu);
+  }
   /// The code that this step makes, as a bin.
   __device__ __forceinline__ int last_bin(const Query<kWords, kPlanes>& query) const {
     uint32_t code[kWords];
@@ -326,6 +334,7 @@ struct Chooser {
     }
     const int first = (pieces.first + at.piece) * kPiece;
     if (first >= plain_begin && first + kPiece <= plain_end) return;
+    if (p.valid != nullptr && is_plain_by_bits(first)) return;
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       bins[i] = final_bin(bins[i], first + i * kWarp + lane, last);
