@@ -88,7 +88,8 @@ void Bench::fill() {
     set.q = Buffer<std::byte>(static_cast<size_t>(c.batch) * c.n_q_heads * c.head_dim * 2);
     set.out = Buffer<std::byte>(set.q.size());
     const auto seed = static_cast<uint64_t>(3 * s);
-    fill_normal(set.keys.get(), c.type, elements, seed + 11, 1.0f, stream_);
+    fill_normal(set.keys.get(), c.type, elements, seed + 11, 1.0f, stream_,
+                options_.alike ? c.head_dim * c.n_kv_heads : 0);
     fill_normal(set.values.get(), c.type, elements, seed + 12, 1.0f, stream_);
     fill_normal(set.q.get(), c.type, set.q.size() / 2, seed + 13, 1.0f, stream_);
     const size_t slots = static_cast<size_t>(c.pairs()) * capacity;

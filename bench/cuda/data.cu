@@ -22,10 +22,11 @@ __device__ __forceinline__ float normal_of(uint32_t bits) {
 }
 
 template <class T>
-__global__ void fill_kernel(T* to, size_t n, uint64_t seed, float scale) {
+__global__ void fill_kernel(T* to, size_t n, uint64_t seed, float scale, int period) {
   const size_t step = static_cast<size_t>(gridDim.x) * blockDim.x;
   for (size_t i = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; i < n; i += step) {
-    to[i] = static_cast<T>(scale * normal_of(mixed(i + seed * 0xd1342543de82ef95ull)));
+    const float mean = period > 0 ? 3.0f * normal_of(mixed(i % period + 0x51ed27ull)) : 0.0f;
+    to[i] = static_cast<T>(scale * (mean + normal_of(mixed(i + seed * 0xd1342543de82ef95ull))));
   }
 }
 
@@ -64,18 +65,20 @@ void check(hata_cuda_status status, const char* what) {
 }
 
 void fill_normal(void* to, hata_cuda_type type, size_t n, uint64_t seed, float scale,
-                 cudaStream_t stream) {
+                 cudaStream_t stream, int period) {
   constexpr int kBlocks = 2048, kThreads = 256;
   switch (type) {
     case HATA_CUDA_F16:
-      fill_kernel<<<kBlocks, kThreads, 0, stream>>>(static_cast<__half*>(to), n, seed, scale);
+      fill_kernel<<<kBlocks, kThreads, 0, stream>>>(static_cast<__half*>(to), n, seed, scale,
+                                                    period);
       break;
     case HATA_CUDA_BF16:
       fill_kernel<<<kBlocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(to), n, seed,
-                                                    scale);
+                                                    scale, period);
       break;
     default:
-      fill_kernel<<<kBlocks, kThreads, 0, stream>>>(static_cast<float*>(to), n, seed, scale);
+      fill_kernel<<<kBlocks, kThreads, 0, stream>>>(static_cast<float*>(to), n, seed, scale,
+                                                    period);
   }
   check(cudaGetLastError(), "fill");
 }

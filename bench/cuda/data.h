@@ -42,8 +42,10 @@ class Buffer {
 };
 
 /// Fills with values of a normal distribution, about.
+/// period > 0: about a mean of its own for each of `period` neighbours, three times as large as
+/// what differs, as keys of real models are alike.
 void fill_normal(void* to, hata_cuda_type type, size_t n, uint64_t seed, float scale,
-                 cudaStream_t stream);
+                 cudaStream_t stream, int period = 0);
 /// A permutation of 0 .. n - 1 (n a power of two), as a block table of pages out of order.
 void fill_permutation(int32_t* to, int n, uint64_t seed, cudaStream_t stream);
 

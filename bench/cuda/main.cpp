@@ -22,6 +22,7 @@ constexpr const char* kUsage =
     "  --head-dim N     (default 128)\n"
     "  --rbit N         64, 128 or 256 (default 128)\n"
     "  --no-lengths     the paper's order\n"
+    "  --alike          keys about a common mean, as those of real models\n"
     "  --memory GB      of keys and values (default 70)\n"
     "  --seconds S      no new cell is begun after that\n"
     "  --tune N,S,F     blocks a cluster, splits, fused (0 or 1); 0 and -1: as planned\n";
@@ -73,6 +74,8 @@ int run(int argc, char** argv) {
       options.rbit = std::atoi(value().c_str());
     } else if (arg == "--no-lengths") {
       options.lengths = false;
+    } else if (arg == "--alike") {
+      options.alike = true;
     } else if (arg == "--memory") {
       options.memory_gb = std::atof(value().c_str());
     } else if (arg == "--seconds") {
