@@ -73,8 +73,8 @@ void fill_normal(void* to, hata_cuda_type type, size_t n, uint64_t seed, float s
                                                     period);
       break;
     case HATA_CUDA_BF16:
-      fill_kernel<<<kBlocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(to), n, seed,
-                                                    scale, period);
+      fill_kernel<<<kBlocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(to), n, seed, scale,
+                                                    period);
       break;
     default:
       fill_kernel<<<kBlocks, kThreads, 0, stream>>>(static_cast<float*>(to), n, seed, scale,

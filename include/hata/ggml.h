@@ -4,9 +4,9 @@
  *   preloaded   LD_PRELOAD=libhata-ggml.so HATA_OPTIONS="budget=512 stats=1" llama-server ...
  *   linked      before libggml and libllama, and set up by the functions below
  *
- * Layers whose cache lies on a CUDA device choose and attend there where libhata-cuda.so lies beside
- * this library, or HATA_CUDA_LIB names it (docs/cuda-llama.md); otherwise they stay dense, and a
- * line says so.
+ * Layers whose cache lies on a CUDA device choose and attend there where libhata-cuda.so lies
+ * beside this library, or HATA_CUDA_LIB names it (docs/cuda-llama.md); otherwise they stay dense,
+ * and a line says so.
  *
  * Options are one text of `key=value` words, separated by blanks. Keys and their defaults:
  *

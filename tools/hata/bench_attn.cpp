@@ -369,9 +369,10 @@ void add_bench_attn(CLI::App& bench) {
   app->add_option("--memory", options->memory_gb, "GB that keys and values may take")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app->add_option("--device", options->device,
-                  "cpu, or cuda: the kernels of libhata-cuda (methods: dense, hata, hata-early, auto, "
-                  "attend, quest16, quest32, loki; --sequences is the batch)")
+  app->add_option(
+         "--device", options->device,
+         "cpu, or cuda: the kernels of libhata-cuda (methods: dense, hata, hata-early, auto, "
+         "attend, quest16, quest32, loki; --sequences is the batch)")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
   add_format(*app, options->format);
