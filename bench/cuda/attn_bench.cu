@@ -43,7 +43,6 @@ class Bench {
     const double allowed = std::floor(options.memory_gb * 1e9 / bytes);
     n_sets_ = static_cast<int>(std::min({wanted, allowed, double{kMostSets}}));
     n_sets_ = std::max(n_sets_, 2);
-    workspaces_ = 0;
     fill();
   }
 
@@ -61,7 +60,7 @@ class Bench {
   const Options& options_;
   Cell cell_;
   cudaStream_t stream_;
-  int n_sets_ = 0, workspaces_ = 0;
+  int n_sets_ = 0;
   std::vector<Set> sets_;
   Buffer<float> projection_, inv_units_, basis_;
   Buffer<std::byte> workspace_, rival_workspace_;

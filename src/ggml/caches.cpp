@@ -24,6 +24,15 @@ bool Cache::holds_keys_of(const Attention& a, const Range& range) const {
          shape.n_kv_heads == a.shape.n_kv_heads && shape.head_dim == a.shape.head_dim;
 }
 
+void Cache::watch(bool verify) {
+  if (!verify || data.store == nullptr) {
+    hashes.reset();
+  } else if (hashes == nullptr) {
+    hashes = std::make_unique<KeyHashes>(n_cells());
+    data.index.changed(0, n_cells());
+  }
+}
+
 CacheView Cache::view() const { return {keys.begin, DType::f16, row_bytes, head_bytes}; }
 
 std::shared_ptr<Cache> Caches::get(const std::function<LayerMethod()>& method, uint64_t generation,

@@ -46,6 +46,9 @@ struct Cache {
     return (address - keys.begin) / static_cast<int64_t>(row_bytes);
   }
   CacheView view() const;
+  /// Keeps hashes of its keys, for the option verify, or no longer; what they are kept of from now
+  /// on is encoded again.
+  void watch(bool verify);
 
   Range keys;
   size_t row_bytes;

@@ -167,7 +167,7 @@ Reason DeviceRun::qualifies(ggml_tensor* node, Attention& attention) const {
 }
 
 std::shared_ptr<Cache> DeviceRun::cache_for(const Attention& attention) {
-  if (is_dense(attention)) return nullptr;
+  if (config_->is_dense(attention.layer)) return nullptr;
   const auto method = [&] {
     LayerMethod on_host = method_for_layer(shared_, *config_, nodes_, attention.layer);
     on_host.selector =
@@ -179,18 +179,8 @@ std::shared_ptr<Cache> DeviceRun::cache_for(const Attention& attention) {
   if (!cache->data.why_dense.empty()) {
     shared_.reasons.add(Reason::weights, [&] { return cache->data.why_dense; });
   }
-  if (!config_->options.verify || cache->data.store == nullptr) {
-    cache->hashes.reset();
-  } else if (cache->hashes == nullptr) {
-    cache->hashes = std::make_unique<KeyHashes>(cache->n_cells());
-    cache->data.index.changed(0, cache->n_cells());
-  }
+  cache->watch(config_->options.verify);
   return cache;
-}
-
-bool DeviceRun::is_dense(const Attention& attention) const {
-  const DenseLayers& dense = config_->options.dense_layers;
-  return !config_->selector->sparse() || (!dense.automatic && dense.has(attention.layer, nullptr));
 }
 
 // --- which keys -------------------------------------------------------------------------------

@@ -59,7 +59,6 @@ class DeviceRun {
   void find_attention(ggml_backend_t backend);
   Reason qualifies(ggml_tensor* node, Attention& attention) const;
   std::shared_ptr<Cache> cache_for(const Attention& attention);
-  bool is_dense(const Attention& attention) const;
   void plan_tasks();
   Reason plan_task(const Candidate& candidate);
   std::shared_ptr<const MaskBits> mask_of(const Attention& attention);

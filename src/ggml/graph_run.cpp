@@ -99,7 +99,7 @@ Reason GraphRun::qualifies(ggml_tensor* node, Attention& attention) const {
 }
 
 std::shared_ptr<Cache> GraphRun::cache_for(const Attention& attention) {
-  if (is_dense(attention) && !config_->options.observe) return nullptr;
+  if (config_->is_dense(attention.layer) && !config_->options.observe) return nullptr;
   auto cache = shared_.caches.get(
       [&] { return method_for_layer(shared_, *config_, nodes_, attention.layer); },
       config_->generation, attention, shared_.real.ggml_nbytes(attention.cache));
@@ -114,12 +114,7 @@ std::shared_ptr<Cache> GraphRun::cache_for(const Attention& attention) {
   if (!cache->data.why_dense.empty()) {
     shared_.reasons.add(Reason::weights, [&] { return cache->data.why_dense; });
   }
-  if (!config_->options.verify || cache->data.store == nullptr) {
-    cache->hashes.reset();
-  } else if (cache->hashes == nullptr) {
-    cache->hashes = std::make_unique<KeyHashes>(cache->n_cells());
-    cache->data.index.changed(0, cache->n_cells());
-  }
+  cache->watch(config_->options.verify);
   if (config_->options.observe && cache->data.totals == nullptr) {
     cache->data.totals = std::make_unique<AttentionTotals>(cache->shape, cache->n_cells());
   }
@@ -171,11 +166,6 @@ bool GraphRun::is_prefill(const Attention& attention) const {
   return attention.n_rows > config_->options.max_rows;
 }
 
-bool GraphRun::is_dense(const Attention& attention) const {
-  const DenseLayers& dense = config_->options.dense_layers;
-  return !config_->selector->sparse() || (!dense.automatic && dense.has(attention.layer, nullptr));
-}
-
 // A prefill needs no codes, so that nothing else is in its way.
 Reason GraphRun::in_the_way(const Candidate& c) const {
   if (is_prefill(c.attention)) {
@@ -225,7 +215,8 @@ void GraphRun::run_prefill(const Task& task, const Step& step, const Worker& wor
 
 void GraphRun::run_step(Task& task, const Step& step, const Worker& worker) {
   Cache* cache = task.cache.get();
-  if (cache != nullptr && (cache->dense || is_dense(task.attention))) cache = nullptr;
+  if (cache != nullptr && (cache->dense || config_->is_dense(task.attention.layer)))
+    cache = nullptr;
   const bool verify = cache != nullptr && cache->hashes != nullptr;
   if (verify) verifier_.before(step, cache->data.index, worker);
   decoder_.step(step, cache != nullptr ? &cache->data : nullptr, config_->options.rule, worker);

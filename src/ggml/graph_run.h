@@ -23,6 +23,12 @@ struct Config {
   HataOptions hata;                          ///< of the options, with the weights that they name
   std::shared_ptr<const Selector> selector;  ///< nullptr: hands off
   uint64_t generation = 0;                   ///< changes where stores must be made anew
+
+  /// Whether the options keep a layer dense, whatever its weights say.
+  bool is_dense(int layer) const {
+    const DenseLayers& dense = options.dense_layers;
+    return !selector->sparse() || (!dense.automatic && dense.has(layer, nullptr));
+  }
 };
 
 /// Who looks at what sparse steps choose (include/hata/inspect.h); nobody where fn is nullptr.
@@ -89,7 +95,6 @@ class GraphRun {
   void find_attention();
   void take_over();
   bool is_prefill(const Attention& attention) const;
-  bool is_dense(const Attention& attention) const;
   Reason in_the_way(const Candidate& candidate) const;
   Reason qualifies(ggml_tensor* node, Attention& attention) const;
   std::shared_ptr<Cache> cache_for(const Attention& attention);
