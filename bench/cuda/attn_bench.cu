@@ -7,7 +7,9 @@
 
 #include "attn_bench.h"
 #include "cuda/attend_lists.h"
+#include "cuda/launch.h"
 #include "cuda/rivals.h"
+#include "cuda/tuning.h"
 #include "data.h"
 
 namespace hata::bench {
@@ -54,6 +56,9 @@ class Bench {
   double step_bytes(int budget) const;
   void report(const std::string& method, const char* stage, int budget, double bytes,
               const std::function<void(int)>& enqueue, const std::function<void(const Row&)>& row);
+  void measure_parts(const std::string& method, int budget,
+                     const std::function<void(int)>& enqueue,
+                     const std::function<void(const Row&)>& row);
   void measure_quest(int page, int budget, const std::function<void(const Row&)>& row);
   void measure_loki(int budget, const std::function<void(const Row&)>& row);
 
@@ -200,6 +205,9 @@ void Bench::measure(const std::string& method, double given,
   } else if (method == "hata" || method == "hata-early") {
     report(method, "step", budget, step_bytes(budget), decode(HATA_CUDA_SPARSE, method != "hata"),
            row);
+    if (options_.clocks) {
+      measure_parts(method, budget, decode(HATA_CUDA_SPARSE, method != "hata"), row);
+    }
   } else if (method == "auto") {
     const hata_cuda_step s = step(0, budget, HATA_CUDA_AUTO);
     const double bytes = hata_cuda_runs_dense(&s) != 0 ? cell_.cache_bytes() : step_bytes(budget);
@@ -231,6 +239,37 @@ void Bench::measure(const std::string& method, double given,
     measure_loki(budget, row);
   } else {
     throw std::runtime_error("method " + method + ": want one of\n" + methods_help());
+  }
+}
+
+// Where a step's time goes, from the last replay: means over blocks, as their first threads see it.
+void Bench::measure_parts(const std::string& method, int budget,
+                          const std::function<void(int)>& enqueue,
+                          const std::function<void(const Row&)>& row) {
+  const size_t most = static_cast<size_t>(cell_.pairs()) * cuda::kMostBlocks;
+  Buffer<long long> clocks(most * cuda::kParts);
+  clocks.zero();
+  cuda::tuning().clocks = clocks.get();
+  time_graph(enqueue, n_sets_, 100, stream_);
+  cuda::tuning().clocks = nullptr;
+  std::vector<long long> at(clocks.size());
+  check(cudaMemcpy(at.data(), clocks.get(), at.size() * sizeof(long long), cudaMemcpyDeviceToHost),
+        "copy");
+  int device = 0, khz = 0;
+  check(cudaGetDevice(&device), "device");
+  check(cudaDeviceGetAttribute(&khz, cudaDevAttrClockRate, device), "clock rate");
+  for (int part = 1; part < cuda::kParts; ++part) {
+    double sum = 0, least = 1e30, greatest = 0;
+    int n = 0;
+    for (size_t block = 0; block < most; ++block) {
+      const long long* of = at.data() + block * cuda::kParts;
+      if (of[0] == 0) continue;  // fewer blocks
+      const double us = static_cast<double>(of[part] - of[part - 1]) * 1e3 / khz;
+      sum += us, least = std::min(least, us), greatest = std::max(greatest, us);
+      ++n;
+    }
+    if (n == 0) throw std::runtime_error("--clocks: want a build with HATA_CUDA_CLOCKS=ON");
+    row({cell_, method, cuda::kPartNames[part], budget, sum / n, least, greatest, 0});
   }
 }
 

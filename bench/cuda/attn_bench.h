@@ -33,7 +33,7 @@ struct Options {
   int rbit = 128;
   bool lengths = true;
   bool alike = false;  ///< keys about a common mean
-  bool early = false;  ///< also: steps that start before the one before has ended
+  bool clocks = false;  ///< also: the parts of HATA's kernel
   double memory_gb = 70.0;
   double seconds = 1e9;  ///< no new cell is begun after this time
 };

@@ -23,6 +23,7 @@ constexpr const char* kUsage =
     "  --rbit N         64, 128 or 256 (default 128)\n"
     "  --no-lengths     the paper's order\n"
     "  --alike          keys about a common mean, as those of real models\n"
+    "  --clocks         also the parts of HATA's kernel (if built with HATA_CUDA_CLOCKS)\n"
     "  --memory GB      of keys and values (default 70)\n"
     "  --seconds S      no new cell is begun after that\n"
     "  --tune N,S,F     blocks a cluster, splits, fused (0 or 1); 0 and -1: as planned\n";
@@ -76,6 +77,8 @@ int run(int argc, char** argv) {
       options.lengths = false;
     } else if (arg == "--alike") {
       options.alike = true;
+    } else if (arg == "--clocks") {
+      options.clocks = true;
     } else if (arg == "--memory") {
       options.memory_gb = std::atof(value().c_str());
     } else if (arg == "--seconds") {

@@ -144,13 +144,13 @@ struct Attention {
   float max[kHeadTiles][2], sum[kHeadTiles][2];
   float acc[kHeadTiles][kSteps][4];
 
-  /// x: the group's queries in shared memory, [group][kDim].
-  __device__ __forceinline__ void begin(const float* x, int group) {
+  /// x: the group's queries in shared memory, [group][stride].
+  __device__ __forceinline__ void begin(const float* x, int stride, int group) {
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
     for (int t = 0; t < kHeadTiles; ++t) {
       const int g = t * 8 + lane / 4;
-      const float* at = x + (g < group ? g : 0) * kDim + lane % 4 * 2;
+      const float* at = x + (g < group ? g : 0) * stride + lane % 4 * 2;
 #pragma unroll
       for (int s = 0; s < kSteps; ++s) {
 #pragma unroll

@@ -23,6 +23,9 @@ __device__ __forceinline__ int warp_index() {
   return __shfl_sync(kAll, static_cast<int>(threadIdx.x) / kWarp, 0);
 }
 
+/// Of a power of two.
+__device__ __forceinline__ int log2_of(int n) { return __ffs(n) - 1; }
+
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
@@ -179,6 +182,19 @@ __device__ __forceinline__ void let_next_start() {
 #endif
 }
 
+// --- part of a block waits for the rest
+// ---------------------------------------------------------- Barriers 1 to 15, of kThreads threads:
+// those that arrive do not wait.
+
+template <int kThreads>
+__device__ __forceinline__ void named_arrive(int barrier) {
+  asm volatile("barrier.cta.arrive %0, %1;" ::"r"(barrier), "n"(kThreads) : "memory");
+}
+template <int kThreads>
+__device__ __forceinline__ void named_wait(int barrier) {
+  asm volatile("barrier.cta.sync %0, %1;" ::"r"(barrier), "n"(kThreads) : "memory");
+}
+
 // --- the blocks of a cluster
 // ----------------------------------------------------------------------
 
@@ -243,6 +259,11 @@ __device__ __forceinline__ uint4 load_peer4(uint32_t address) {
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "r"(address)
                : "memory");
+  return v;
+}
+__device__ __forceinline__ uint32_t load_peer(uint32_t address) {
+  uint32_t v;
+  asm volatile("ld." HATA_PEER ".u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
   return v;
 }
 __device__ __forceinline__ void store_peer(uint32_t address, uint32_t v) {

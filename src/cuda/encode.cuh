@@ -19,7 +19,10 @@ __device__ __forceinline__ float element(const void* row, hata_cuda_type type, i
   }
 }
 
-/// The queries of a KV head on their way to shared memory as f32, x[group][head_dim]: all loads are
+/// Floats between vectors in shared memory: rows of a matrix product lie in different banks.
+constexpr int __host__ __device__ vector_stride(int head_dim) { return head_dim + 8; }
+
+/// The queries of a KV head on their way to shared memory as f32, x[group][stride]: all loads are
 /// under way before the first is waited for. kDim: head_dim, 0: any.
 template <int kThreads, int kDim, int kMostHeads>
 struct Queries {
@@ -49,11 +52,12 @@ struct Queries {
         load_from(static_cast<const float*>(p.q));
     }
   }
-  __device__ __forceinline__ void store(const StepParams& p, float* x) const {
+  __device__ __forceinline__ void store(const StepParams& p, float* x, int stride) const {
 #pragma unroll
     for (int j = 0; j < kEach; ++j) {
       const int at = j * kThreads + static_cast<int>(threadIdx.x);
-      if (at < p.group * p.head_dim) x[at] = values[j];
+      const int d = kDim > 0 ? kDim : p.head_dim, g = at / d;
+      if (g < p.group) x[g * stride + at - g * d] = values[j];
     }
   }
 };
@@ -66,9 +70,11 @@ __device__ __forceinline__ uint32_t length_of(float norm2, float inv_unit) {
 
 /// |x|^2 by 16 neighbouring lanes in the reference's order: lane l takes x[l], x[l + 16], ...,
 /// then halves are added. `x(i)` gives element i. The result is right in the first of the lanes.
-template <class X>
+template <int kDim = 0, class X>
 __device__ __forceinline__ float norm2_of(int head_dim, int lane16, X x) {
   float sum = 0.0f;
+  if (kDim > 0) head_dim = kDim;
+#pragma unroll
   for (int i = lane16; i < head_dim; i += 16) {
     const float v = x(i);
     sum = __fmaf_rn(v, v, sum);
@@ -87,7 +93,7 @@ struct Codes {
   uint32_t vectors[kMaxGroup + 1][kWords];
   uint32_t majority[kWords];
   uint32_t planes[4][kWords];
-  int max_product;  ///< D of a key whose code is the majority's
+  int minority[kWords];  ///< bits of the queries that differ from the majority, by word
   uint32_t new_length;
 };
 
@@ -95,7 +101,7 @@ struct Codes {
 /// is begun; the caller commits it. `columns`: a power of two, 8 or more.
 __device__ __forceinline__ void begin_slab(const float* w, int head_dim, int rbit, int first,
                                            int columns, float* slab, int n_threads) {
-  const int quads = columns / 4, shift = __ffs(quads) - 1;
+  const int quads = columns / 4, shift = log2_of(quads);
   for (int i = threadIdx.x; i < head_dim * quads; i += n_threads) {
     const int row = i >> shift, quad = i & (quads - 1);
     copy_async<16>(shared_address(slab + 4 * i),
@@ -103,37 +109,56 @@ __device__ __forceinline__ void begin_slab(const float* w, int head_dim, int rbi
   }
 }
 
-/// Encodes n vectors x[v][head_dim] under the slab's columns; whole bytes of codes go to all blocks
-/// of the cluster: vector v's code starts code_bytes * v behind `codes`. Out of line: it runs once,
-/// and what runs once is slow to fetch.
-static __device__ __noinline__ void encode_slab(const float* slab, int head_dim, int first,
-                                                int columns, const float* x, int n_vectors,
-                                                uint32_t codes, int code_bytes, int n_blocks,
-                                                int n_threads) {
-  const int shift = __ffs(columns) - 1;
-  const int total = n_vectors * columns;
+/// Encodes n vectors x[v][vector_stride] under the slab's columns; whole bytes of codes go to all blocks
+/// of the cluster: vector v's code starts code_bytes * v behind `codes`. A thread takes a column of
+/// three vectors: an element of W is read once for them, and their chains of multiply-adds run side
+/// by side. kDim: head_dim, 0: any.
+template <int kDim>
+__device__ __forceinline__ void encode_slab(const float* slab, int head_dim, int first, int columns,
+                                            const float* x, int n_vectors, uint32_t codes,
+                                            int code_bytes, int n_blocks, int n_threads) {
+  constexpr int kAtOnce = 3;
+  const int shift = log2_of(columns);
+  const int total = (n_vectors + kAtOnce - 1) / kAtOnce * columns;
+#pragma unroll 1
   for (int base = threadIdx.x & ~(kWarp - 1); base < total; base += n_threads) {
     const int at = base + threadIdx.x % kWarp;
-    const int v = at >> shift, column = at & (columns - 1);
-    float sum = 0.0f;
-    if (at < total) {
-      const float* xv = x + v * head_dim;
-      const float* wc = slab + column;
+    const int v = (at >> shift) * kAtOnce, column = at & (columns - 1);
+    const float* xs[kAtOnce];
+    float sum[kAtOnce];
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      xs[j] = x + min(v + j, n_vectors - 1) * vector_stride(kDim > 0 ? kDim : head_dim);
+      sum[j] = 0.0f;
+    }
+    const float* wc = slab + column;
+    // Enough loads are under way to hide what shared memory takes.
 #pragma unroll 4
-      for (int i = 0; i < head_dim; i += 4) {
-        const float4 x4 = *reinterpret_cast<const float4*>(xv + i);
-        sum = __fmaf_rn(x4.x, wc[i * columns], sum);
-        sum = __fmaf_rn(x4.y, wc[(i + 1) * columns], sum);
-        sum = __fmaf_rn(x4.z, wc[(i + 2) * columns], sum);
-        sum = __fmaf_rn(x4.w, wc[(i + 3) * columns], sum);
+    for (int i = 0; i < (kDim > 0 ? kDim : head_dim); i += 8) {
+      float w[8];
+#pragma unroll
+      for (int e = 0; e < 8; ++e) w[e] = wc[(i + e) * columns];
+#pragma unroll
+      for (int e = 0; e < 8; e += 4) {
+#pragma unroll
+        for (int j = 0; j < kAtOnce; ++j) {
+          const float4 x4 = *reinterpret_cast<const float4*>(xs[j] + i + e);
+          sum[j] = __fmaf_rn(x4.x, w[e], sum[j]);
+          sum[j] = __fmaf_rn(x4.y, w[e + 1], sum[j]);
+          sum[j] = __fmaf_rn(x4.z, w[e + 2], sum[j]);
+          sum[j] = __fmaf_rn(x4.w, w[e + 3], sum[j]);
+        }
       }
     }
-    const unsigned bits = __ballot_sync(kAll, sum > 0.0f);
-    if (at < total && column % 8 == 0) {
-      const uint32_t byte = bits >> (at % kWarp) & 0xff;
-      const uint32_t to = codes + v * code_bytes + (first + column) / 8;
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      const unsigned bits = __ballot_sync(kAll, sum[j] > 0.0f);
+      if (column % 8 == 0 && v + j < n_vectors) {
+        const uint32_t byte = bits >> (at % kWarp) & 0xff;
+        const uint32_t to = codes + (v + j) * code_bytes + (first + column) / 8;
 #pragma unroll 1
-      for (int rank = 0; rank < n_blocks; ++rank) store_peer_byte(peer_address(to, rank), byte);
+        for (int rank = 0; rank < n_blocks; ++rank) store_peer_byte(peer_address(to, rank), byte);
+      }
     }
   }
 }
@@ -144,29 +169,30 @@ static __device__ __noinline__ void encode_slab(const float* slab, int head_dim,
 /// few bit planes: 2 popcounts a word for a group of 4, not 4.
 /// Called by whole warps, one a word.
 template <int kWords>
-__device__ __forceinline__ void make_planes(Codes<kWords>& codes, int group, int rbit) {
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  if (warp < kWords) {
-    int c = 0;
-    for (int g = 0; g < group; ++g) c += codes.vectors[g][warp] >> lane & 1;
-    const int weight = abs(group - 2 * c);
-    const unsigned majority = __ballot_sync(kAll, 2 * c > group);
-    int agreed = min(c, group - c);
+__device__ __forceinline__ void make_planes(Codes<kWords>& codes, int group) {
+  const int warp = warp_index(), lane = threadIdx.x % kWarp;
+  if (warp >= kWords) return;
+  int c = 0;
 #pragma unroll
-    for (int half = 16; half > 0; half /= 2) agreed += __shfl_xor_sync(kAll, agreed, half);
-    // Odd groups have odd weights: a plane of ones, then the rest by twos.
-    const int odd = group % 2;
+  for (int g = 0; g < kMaxGroup; ++g) {
+    if (g < group) c += codes.vectors[g][warp] >> lane & 1;
+  }
+  const int weight = abs(group - 2 * c);
+  const unsigned majority = __ballot_sync(kAll, 2 * c > group);
+  const unsigned minority = __reduce_add_sync(kAll, static_cast<unsigned>(min(c, group - c)));
+  // Odd groups have odd weights: a plane of ones, then the rest by twos.
+  const int odd = group % 2;
+  unsigned planes[4];
 #pragma unroll
-    for (int plane = 0; plane < 4; ++plane) {
-      const int shift = plane - odd + 1;
-      const bool set = plane == 0 && odd ? true : (weight >> shift & 1) != 0;
-      const unsigned bits = __ballot_sync(kAll, set);
-      if (lane == 0) codes.planes[plane][warp] = bits;
-    }
-    if (lane == 0) {
-      codes.majority[warp] = majority;
-      atomicAdd(&codes.max_product, -2 * agreed);
-    }
+  for (int plane = 0; plane < 4; ++plane) {
+    const bool set = plane == 0 && odd ? true : (weight >> (plane - odd + 1) & 1) != 0;
+    planes[plane] = __ballot_sync(kAll, set);
+  }
+  if (lane == 0) {
+    codes.majority[warp] = majority;
+    codes.minority[warp] = static_cast<int>(minority);
+#pragma unroll
+    for (int plane = 0; plane < 4; ++plane) codes.planes[plane][warp] = planes[plane];
   }
 }
 

@@ -295,6 +295,7 @@ StepParams params_of(const hata_cuda_step& s) {
   p.selected = s.selected;
   p.n_selected = s.n_selected;
   p.selected_stride = s.budget;
+  p.clocks = tuning().clocks;
   return p;
 }
 
@@ -363,18 +364,18 @@ Plan plan_step(const StepParams& given, const Device& device, bool fused) {
   p.list_limit = fused ? round_up((p.budget + n - 1) / n, kTileKeys) : 0;
   p.slab_columns = p.rbit / n;
   while (p.slab_columns > 8 && p.head_dim * p.slab_columns * 4 > 32 * 1024) p.slab_columns /= 2;
-  const int per_warp = (p.budget + n * kStepWarps - 1) / (n * kStepWarps);
-  // At least as many as there is room for once W's slab is no longer needed.
+  // All that are chosen may lie in one block. At least as many candidates as there is room for once
+  // W's slab is no longer needed.
+  const int per_warp = (std::min(p.budget, (pieces + n - 1) / n * kPiece) + kStepWarps - 1) / kStepWarps;
   const int room = p.head_dim * p.slab_columns / kStepWarps;
-  p.candidate_limit = std::max({round_up(5 * per_warp / 2 + 128, 32), 256, room});
+  p.candidate_limit = std::max({round_up(2 * per_warp + 128, 32), 256, room});
   const int piece_bytes = kPiece * p.rbit / 8 + kPiece / 2;
   const int tiles =
       fused ? std::max(2 * tile_bytes(p.head_dim), p.group * (p.head_dim + 4) * 4) : 0;
   const int most_bytes = device.block_bytes - kStaticBytes;
   const auto size = [&] {
-    // Ties are ranked in the ring's memory.
-    const int ties =
-        4 * (kStepWarps * p.candidate_limit + 2 * ((pieces + n - 1) / n)) / kStepWarps + 16;
+    // Ties are bits in the ring's memory.
+    const int ties = (pieces + n - 1) / n * kPiece / 8 / kStepWarps + 1;
     p.gather_bytes = round_up(std::max({n_stages(fused, p.rbit) * piece_bytes, tiles, ties}), 16);
     return plan.shared_bytes = StepLayout(p, n).bytes;
   };

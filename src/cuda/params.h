@@ -32,6 +32,27 @@ constexpr int n_planes(int group) {
   return planes;
 }
 
+/// Parts of the step kernel, for clocks.cuh, each named by its end.
+enum class Part {
+  kBegin,
+  kInputs,
+  kEncode,
+  kExchange,
+  kSample,
+  kScore,
+  kHistogram,
+  kThreshold,
+  kLists,
+  kWait,
+  kAttend,
+  kMerge,
+  kFinish
+};
+constexpr int kParts = 13;
+constexpr const char* kPartNames[kParts] = {
+    "begin",     "inputs", "encode", "exchange", "sample", "score", "histogram",
+    "threshold", "lists",  "wait",   "attend",   "merge",  "finish"};
+
 struct StepParams {
   int n_rows, n_kv_heads, group, head_dim, rbit;
   hata_cuda_cache cache;
@@ -81,6 +102,7 @@ struct StepParams {
   float* partial;      ///< [row][KV head][split][group][head_dim]
   float* partial_ml;   ///< [row][KV head][split][group][2] maximum (log2) and sum
   unsigned* arrivals;  ///< [row][KV head], zero between launches
+  long long* clocks;   ///< [block][kParts], or nullptr
 };
 
 struct EncodeParams {

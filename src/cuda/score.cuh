@@ -34,18 +34,19 @@ struct Query {
 
   uint32_t majority[kWords];
   uint32_t planes[kBinaryMma ? kPairs : kPlanes][kWords];
-  int max_product;
+  int max_product;  ///< D of a key whose code is the majority's
   int factor;  ///< of the planes' sum in a product
   int offset;  ///< max_score, and rounding
 
   __device__ __forceinline__ Query(const Codes<kWords>& codes, int group, int rbit)
-      : max_product(codes.max_product),
+      : max_product(group * rbit),
         factor(group % 2 != 0 ? -2 : -4),
         offset(max_score(group, rbit) << kScoreShift) {
     const int lane = threadIdx.x % kWarp, column = lane / 4;
 #pragma unroll
     for (int w = 0; w < kWords; ++w) {
       majority[w] = codes.majority[w];
+      max_product -= 2 * codes.minority[w];
       if constexpr (kBinaryMma) {
 #pragma unroll
         for (int pair = 0; pair < kPairs; ++pair) {

@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(kSplitThreads)
   __shared__ float2 ml[kSplitWarps][8 * kHeadTiles];
   __shared__ float scales[kSplitWarps][8 * kHeadTiles];
   __shared__ Common common[8 * kHeadTiles];
-  __shared__ float queries[8 * kHeadTiles * kDim];
+  __shared__ float queries[8 * kHeadTiles * vector_stride(kDim)];
   __shared__ bool is_last;
   const int row = blockIdx.y / p.n_kv_heads, head = blockIdx.y % p.n_kv_heads;
   const int64_t pair = blockIdx.y;
@@ -108,10 +108,10 @@ __global__ void __launch_bounds__(kSplitThreads)
     Queries<kSplitThreads, kDim, 8 * kHeadTiles> q;
     q.load(p, row, head);
     copies.begin_all(warp, kSplitWarps, n_tiles, cell_at);
-    q.store(p, queries);
+    q.store(p, queries, vector_stride(kDim));
     __syncthreads();
     Attention<T, kDim, kHeadTiles> attention;
-    attention.begin(queries, p.group);
+    attention.begin(queries, vector_stride(kDim), p.group);
     attention.run(p, copies, row, head, warp, kSplitWarps, n_tiles, cell_at);
     attention.put(p.group, reinterpret_cast<float*>(buffer), &ml[warp][0].x);
   }

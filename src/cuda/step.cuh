@@ -9,6 +9,7 @@
 #pragma once
 
 #include "attend.cuh"
+#include "clocks.cuh"
 #include "select.cuh"
 
 namespace hata::cuda {
@@ -18,7 +19,7 @@ struct StepLayout {
   int ring;    ///< [warp][gather_bytes]: codes under way, then keys and values
   int shared;  ///< W's slab, then the candidates, then the other blocks' partial results
   int sample, hist, totals, before;  ///< [n_bins]
-  int vectors;  ///< [group + 2][head_dim] f32: queries, the last key, and that less the mean
+  int vectors;  ///< [group + 2][vector_stride] f32: queries, the last key less the mean, and that
   int list;     ///< [list_limit]
   int bytes;
 
@@ -26,7 +27,7 @@ struct StepLayout {
     const int bins = 4 * n_bins(p.group, p.rbit);
     const int slab = p.head_dim * p.slab_columns * 4;
     const int candidates = kStepWarps * p.candidate_limit * 4;
-    const int results = n_blocks * (slice(p, n_blocks) + 2 * p.group) * 4;
+    const int results = p.group * (p.head_dim + 2 * n_blocks) * 4;
     const auto larger = [](int a, int b) { return a > b ? a : b; };
     int at = 0;
     const auto take = [&](int size) {
@@ -40,13 +41,9 @@ struct StepLayout {
     hist = take(bins);
     totals = take(bins);
     before = take(bins);
-    vectors = take((p.group + 2) * p.head_dim * 4);
+    vectors = take((p.group + 2) * vector_stride(p.head_dim) * 4);
     list = take(p.list_limit * 4);
     bytes = at;
-  }
-  /// Elements of the result that each block of the cluster finishes.
-  static __host__ __device__ int slice(const StepParams& p, int n_blocks) {
-    return (p.group * p.head_dim + n_blocks - 1) / n_blocks;
   }
 };
 
@@ -75,8 +72,8 @@ __device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, C
 template <int kWords, int kPlanes>
 __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memory,
                                             Codes<kWords>& codes, SelectScratch& s, int n_blocks,
-                                            int row, int head, int n_kv, Threshold t, int own_ties,
-                                            Lists put);
+                                            int row, int head, int n_kv, const Threshold& t,
+                                            int own_ties, Lists put);
 
 /// One block's part of a step, as far as the choice of keys.
 template <int kWords, int kPlanes, int kStages>
@@ -90,7 +87,7 @@ struct Chooser {
   const StepLayout layout;
   Codes<kWords>& codes;
   SelectScratch& s;
-  const int n_blocks, rank, row, head;
+  const int n_blocks, shift, rank, row, head;  ///< n_blocks = 2^shift
   const int warp, lane;
   int n_kv, budget;
   const Pieces pieces;
@@ -113,6 +110,7 @@ struct Chooser {
         codes(c),
         s(scratch),
         n_blocks(size),
+        shift(log2_of(size)),
         rank(size == 1 ? 0 : cluster_rank()),
         row(row_),
         head(head_),
@@ -121,7 +119,7 @@ struct Chooser {
         n_kv(n_kv_),
         budget(params.budgets != nullptr ? max(1, min(params.budgets[row_], params.budget))
                                          : params.budget),
-        pieces(n_kv_, rank, size),
+        pieces(n_kv_, rank, shift),
         cells(params, params.sequences != nullptr ? params.sequences[row_] : row_, head_),
         last_code(params.encode_last ? n_kv_ - 1 : -1),
         coming(pieces, warp) {
@@ -146,10 +144,9 @@ struct Chooser {
   }
   __device__ __forceinline__ int* hist() const { return at<int>(layout.hist); }
   __device__ __forceinline__ int* sample() const { return at<int>(layout.sample); }
-  __device__ __forceinline__ Threshold find(const int* in, int lowest, int wanted,
-                                            bool shares) const {
+  __device__ __forceinline__ Threshold find(const int* in) const {
     return find_threshold(in, at<int>(layout.totals), at<int>(layout.before),
-                          n_bins(p.group, p.rbit), lowest, wanted, rank, n_blocks, shares, s);
+                          n_bins(p.group, p.rbit), budget, rank, n_blocks, s);
   }
   __device__ __forceinline__ uint32_t* candidates() const {
     return at<uint32_t>(layout.shared) + warp * p.candidate_limit;
@@ -202,6 +199,9 @@ struct Chooser {
 
   // --- encode -------------------------------------------------------------------------------
 
+  __device__ __forceinline__ float* vector(int i) const {
+    return at<float>(layout.vectors) + i * vector_stride(p.head_dim);
+  }
   /// The last key's element of this thread (head_dim is at most a thread each).
   __device__ __forceinline__ float load_last_key() const {
     if (last_code < 0 || static_cast<int>(threadIdx.x) >= p.head_dim) return 0.0f;
@@ -210,54 +210,49 @@ struct Chooser {
   __device__ __forceinline__ void store_last_key(float v) const {
     if (last_code < 0 || static_cast<int>(threadIdx.x) >= p.head_dim) return;
     const float* mean = p.projection.key_means;
-    float* x = at<float>(layout.vectors) + p.group * p.head_dim + threadIdx.x;
-    x[p.head_dim] = v;
-    x[0] = mean != nullptr ? __fsub_rn(v, mean[head * p.head_dim + threadIdx.x]) : v;
+    vector(p.group + 1)[threadIdx.x] = v;
+    vector(p.group)[threadIdx.x] =
+        mean != nullptr ? __fsub_rn(v, mean[head * p.head_dim + threadIdx.x]) : v;
   }
 
   /// Columns that this block encodes for the whole cluster.
-  __device__ __forceinline__ int own_columns() const { return p.rbit / n_blocks; }
+  __device__ __forceinline__ int own_columns() const { return p.rbit >> shift; }
   __device__ __forceinline__ const float* projection(const float* w) const {
     return w + static_cast<int64_t>(head) * p.head_dim * p.rbit;
   }
-  __device__ __forceinline__ const float* query_projection() const {
-    return projection(p.projection.queries != nullptr ? p.projection.queries : p.projection.keys);
-  }
-  __device__ __forceinline__ void begin_first_slab() const {
-    begin_slab(query_projection(), p.head_dim, p.rbit, rank * own_columns(),
-               min(own_columns(), p.slab_columns), at<float>(layout.shared), kStepThreads);
-  }
 
   /// Encodes the queries and the last key. The first slab of W is in shared memory.
-  __device__ __forceinline__ void encode() {
+  template <int kDim>
+  __device__ __forceinline__ void encode(float inv_unit) {
     const bool with_key = last_code >= 0;
     const bool apart = p.projection.queries != nullptr;
-    encode_vectors(query_projection(), 0, p.group + (with_key && !apart ? 1 : 0), true);
-    if (with_key && apart) {
-      __syncthreads();
-      encode_vectors(projection(p.projection.keys), p.group, 1, false);
+    if (with_key && p.codes.lengths != nullptr && warp == kStepWarps - 1) {
+      const float* key = vector(p.group + 1);  // the warp has no other work here
+      const float norm2 = norm2_of<kDim>(p.head_dim, lane % 16, [&](int i) { return key[i]; });
+      if (lane == 0) codes.new_length = length_of(norm2, inv_unit);
     }
-    if (with_key && p.codes.lengths != nullptr &&
-        warp == kStepWarps - 1) {  // it has no other work here
-      const float* key = at<float>(layout.vectors) + (p.group + 1) * p.head_dim;
-      const float norm2 = norm2_of(p.head_dim, lane % 16, [&](int i) { return key[i]; });
-      if (lane == 0) codes.new_length = length_of(norm2, p.projection.inv_units[head]);
-    }
-  }
-  __device__ __forceinline__ void encode_vectors(const float* w, int first, int count, bool begun) {
-    auto* slab = at<float>(layout.shared);
-    const int own = own_columns(), step = min(own, p.slab_columns);
-    for (int column = 0; column < own; column += step) {
-      if (column > 0 || !begun) {
-        __syncthreads();
-        begin_slab(w, p.head_dim, p.rbit, rank * own + column, step, slab, kStepThreads);
-        commit_copies();
-        wait_copies<0>();
-        __syncthreads();
+    // The key's projection comes behind, where it has its own.
+#pragma unroll 1
+    for (int part = 0; part < (with_key && apart ? 2 : 1); ++part) {
+      const float* w =
+          projection(apart && part == 0 ? p.projection.queries : p.projection.keys);
+      const int first = part == 0 ? 0 : p.group;
+      const int count = part == 1 ? 1 : p.group + (with_key && !apart ? 1 : 0);
+      const int own = own_columns(), step = min(own, p.slab_columns);
+      auto* slab = at<float>(layout.shared);
+#pragma unroll 1
+      for (int column = 0; column < own; column += step) {
+        if (column > 0 || part > 0) {
+          __syncthreads();
+          begin_slab(w, p.head_dim, p.rbit, rank * own + column, step, slab, kStepThreads);
+          commit_copies();
+          wait_copies<0>();
+          __syncthreads();
+        }
+        encode_slab<kDim>(slab, p.head_dim, rank * own + column, step, vector(first), count,
+                          shared_address(&codes.vectors[first][0]), kCodeBytes, n_blocks,
+                          kStepThreads);
       }
-      encode_slab(slab, p.head_dim, rank * own + column, step,
-                  at<float>(layout.vectors) + first * p.head_dim, count,
-                  shared_address(&codes.vectors[first][0]), kCodeBytes, n_blocks, kStepThreads);
     }
   }
   __device__ __forceinline__ void store_last_code() const {
@@ -366,28 +361,11 @@ struct Chooser {
   /// The warp's candidates are about to exceed their room. Where this block alone has counted
   /// enough keys above a higher bin, no lower one can be chosen: the cut rises for this warp.
   __device__ __forceinline__ int prune(int count, int& cut) const {
-    const int n_groups = n_bins(p.group, p.rbit) / 4;
-    int above = 0, rise = cut;
-    for (int first = 0; first < n_groups; first += kWarp) {
-      const int group = n_groups - 1 - first - lane;
-      int4 v = make_int4(0, 0, 0, 0);
-      if (group >= 0) v = reinterpret_cast<const int4*>(hist())[group];
-      int sum = v.x + v.y + v.z + v.w;
-#pragma unroll
-      for (int step = 1; step < 32; step *= 2) {
-        const int lower = __shfl_up_sync(kAll, sum, step);
-        if (lane >= step) sum += lower;
-      }
-      const unsigned enough = __ballot_sync(kAll, above + sum >= budget);
-      if (enough != 0) {
-        rise = max(cut, 4 * (n_groups - first - __ffs(enough)));
-        break;
-      }
-      above += __shfl_sync(kAll, sum, kWarp - 1);
-    }
-    if (rise == cut || count > p.candidate_limit) return count;
+    const int rise = bin_of_best(hist(), n_bins(p.group, p.rbit), budget);
+    if (rise <= cut || count > p.candidate_limit) return count;
     cut = rise;
     int kept = 0;
+#pragma unroll 1
     for (int first = 0; first < count; first += kWarp) {
       const uint32_t entry = first + lane < count ? candidates()[first + lane] : 0u;
       const bool keeps = static_cast<int>(entry >> kIndexBits) >= cut;
@@ -402,71 +380,82 @@ struct Chooser {
 
   // --- choose -------------------------------------------------------------------------------
 
+  /// How many keys of the sample shall lie at or above the cut, so that as many of the block's as
+  /// could be chosen will: all that are wanted may be in one block. Where there is no room for so
+  /// many, for an uneven share of them.
+  __device__ __forceinline__ int wanted_of_sample() const {
+    const int room = kStepWarps * p.candidate_limit / 8 * 5;
+    const float expected = static_cast<float>(min(budget, room)) *
+                           static_cast<float>(pieces.sampled()) /
+                           static_cast<float>(max(1, pieces.count));
+    return static_cast<int>(expected + 4.0f * sqrtf(expected)) + 8;
+  }
+
   /// Calls put(position, cell) for each key of this block that is chosen; positions count over the
   /// cluster. Returns how many are chosen in all.
   __device__ __forceinline__ int choose(const Lists& put) {
+    constexpr int kCounted = 1, kCut = 2;  // barriers
     const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
-    const int n_pieces = (n_kv + kPiece - 1) / kPiece;
-    // Every block has at least as many pieces as all / n_blocks, rounded down, says.
-    const bool sample_is_all = (n_pieces + n_blocks - 1) / n_blocks <= kStepWarps;
-
-    const int last = last_bin(query), average = max_score(p.group, p.rbit) / 4 * 4;
-    Threshold t{0, 0, 0};
+    const int last = last_bin(query), wanted = wanted_of_sample();
     int cut = 0, count = 0, slot = 0;
+    int bins[kRows], earlier[kRows];
     const int rounds = max(1, pieces.rounds);
-    Cursor at(pieces, warp);
+    Cursor at(pieces, warp), before = at;
+    // A piece is kept a round after it was scored, so that no warp waits for the cut.
 #pragma unroll 1
-    for (int round = 0; round < rounds; ++round, at.next(pieces)) {
-      int bins[kRows];
-      wait_copies<kStages - 1>();
-      __syncwarp();
-      score_piece(query, last, at, slot, bins);
-      __syncwarp();
-      begin_piece(slot);
-      slot = (slot + 1) % kStages;
-      if (round == 0) {
-#pragma unroll
-        for (int i = 0; i < kRows; ++i) {
-          // Half of the bins are for keys worse than the average: seldom needed.
-          if (bins[i] >= average) atomicAdd(sample() + bins[i], 1);
-        }
-        cluster_barrier(n_blocks);
-        int wanted = budget;
-        if (!sample_is_all) {
-          const float expected = static_cast<float>(budget) *
-                                 static_cast<float>(Pieces::sampled(n_pieces, n_blocks)) /
-                                 static_cast<float>(n_pieces);
-          wanted = static_cast<int>(expected + 4.0f * sqrtf(expected)) + 8;
-        }
-        t = find(sample(), average, wanted, sample_is_all);
-        if (s.all < wanted) {  // the same in all blocks
+    for (int round = 0; round <= rounds; ++round) {
+      if (round < rounds) {
+        wait_copies<kStages - 1>();
+        __syncwarp();
+        score_piece(query, last, at, slot, bins);
+        __syncwarp();
+        if (round == 0) {
 #pragma unroll
           for (int i = 0; i < kRows; ++i) {
-            if (bins[i] >= 0 && bins[i] < average) atomicAdd(sample() + bins[i], 1);
+            if (bins[i] >= 0) atomicAdd(sample() + bins[i], 1);
           }
-          cluster_barrier(n_blocks);
-          t = find(sample(), 0, wanted, sample_is_all);
+          if (warp == 0) {
+            named_wait<kStepThreads>(kCounted);
+            const int found = bin_of_best(sample(), n_bins(p.group, p.rbit), wanted);
+            if (lane == 0) s.cut = found;
+          } else {
+            named_arrive<kStepThreads>(kCounted);
+          }
+          stamp(p, Part::kSample);
         }
-        cut = t.bin;
+        begin_piece(slot);
+        slot = (slot + 1) % kStages;
       }
-      if (count + kPiece > p.candidate_limit) count = prune(count, cut);
-      count = keep(at, bins, cut, count);
-    }
-    if (!sample_is_all) {
-      cluster_barrier(n_blocks);
-      t = find(hist(), cut, budget, true);
+      if (round > 0) {
+        if (round == 1) {
+          named_wait<kStepThreads>(kCut);
+          cut = s.cut;
+        }
+        if (count + kPiece > p.candidate_limit) count = prune(count, cut);
+        count = keep(before, earlier, cut, count);
+      }
+      before = at;
+      at.next(pieces);
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) earlier[i] = bins[i];
     }
     wait_copies<0>();
-    bool again = count > p.candidate_limit;
-    if (!sample_is_all && cut > 0 && s.all < budget) {  // the same in all blocks
+    if (count > p.candidate_limit) s.overflowed = 1;
+    stamp(p, Part::kScore);
+    cluster_barrier(n_blocks);
+    stamp(p, Part::kHistogram);
+    clear_tied();
+    Threshold t = find(hist());
+    stamp(p, Part::kThreshold);
+    bool again = s.overflowed != 0;
+    if (t.highest_cut > 0 && (t.all < budget || t.bin < t.highest_cut)) {  // the same in all blocks
       count_all<kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv);
-      t = find(sample(), 0, budget, true);
+      t = s.threshold;
       again = true;
     }
-    const int chosen = min(budget, s.all);
+    const int chosen = min(budget, t.all);
     const int ties_wanted = chosen - t.above;  // of all blocks
-    const int own_ties = min(max(ties_wanted - s.before_at, 0), s.own_at);
-    again = __syncthreads_or(again);
+    const int own_ties = min(max(ties_wanted - t.before_at, 0), t.own_at);
     if (again) {
       put_from_codes<kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv, t, own_ties,
                                       put);
@@ -474,6 +463,16 @@ struct Chooser {
       put_from_candidates(count, t, own_ties, put);
     }
     return chosen;
+  }
+
+  /// A bit for each of the block's cells, in place of the codes.
+  __device__ __forceinline__ uint32_t* tied() const { return at<uint32_t>(layout.ring); }
+  __device__ __forceinline__ void clear_tied() const {
+#pragma unroll 1
+    for (int i = threadIdx.x; i < pieces.count; i += kStepThreads) {
+      static_assert(kPiece / 32 * sizeof(uint32_t) == sizeof(uint4));
+      reinterpret_cast<uint4*>(tied())[i] = make_uint4(0, 0, 0, 0);
+    }
   }
 
   /// The bin of a cell, its code read from memory again. Whole warps.
@@ -495,57 +494,59 @@ struct Chooser {
     const uint32_t above_from = static_cast<uint32_t>(t.bin + 1) << kIndexBits;
     const uint32_t at_from = static_cast<uint32_t>(t.bin) << kIndexBits;
     constexpr uint32_t kIndex = (1u << kIndexBits) - 1;
-    int above = 0, ties = 0;
-#pragma unroll 1
+    const auto sum_of = [](int v) {
+      return static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(v)));
+    };
+    int above = 0;
+#pragma unroll 2
     for (int i = lane; i < count; i += kWarp) {
-      above += mine[i] >= above_from;
-      ties += mine[i] >= at_from && mine[i] < above_from;
+      const uint32_t entry = mine[i];
+      above += entry >= above_from;
+      if (entry >= at_from && entry < above_from && own_ties > 0) {
+        atomicOr(tied() + (entry & kIndex) / 32, 1u << (entry % 32));
+      }
     }
-    int both = above << 16 | ties;  // neither exceeds candidate_limit
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) both += __shfl_xor_sync(kAll, both, step);
-    if (lane == 0) s.warp_above[warp] = both >> 16, s.warp_at[warp] = both & 0xffff;
+    above = sum_of(above);
+    if (lane == 0) s.warp_above[warp] = above;
     __syncthreads();
-    above = s.before_above, ties = 0;
-#pragma unroll
-    for (int w = 0; w < kStepWarps; ++w) {
-      if (w < warp) above += s.warp_above[w], ties += s.warp_at[w];
-    }
-    const bool all_ties = own_ties == s.own_at && own_ties > 0;
-    auto* tied = at<uint32_t>(layout.ring);
+    above = t.before_above + sum_of(lane < warp ? s.warp_above[lane] : 0);
     const int first_cell = pieces.first * kPiece;
 #pragma unroll 1
     for (int first = 0; first < count; first += kWarp) {
       const uint32_t entry = first + lane < count ? mine[first + lane] : 0;
       const bool is_above = entry >= above_from;
-      const bool is_at = first + lane < count && !is_above && entry >= at_from;
-      const unsigned below = (1u << lane) - 1;
-      const unsigned aboves = __ballot_sync(kAll, is_above), ats = __ballot_sync(kAll, is_at);
-      const int tie = ties + __popc(ats & below);
-      if (is_above || (is_at && all_ties)) {
-        const int position =
-            is_above ? above + __popc(aboves & below) : t.above + s.before_at + tie;
-        put(position, first_cell + static_cast<int>(entry & kIndex));
-      } else if (is_at && own_ties > 0) {
-        tied[tie] = entry & kIndex;
+      const unsigned aboves = __ballot_sync(kAll, is_above);
+      if (is_above) {
+        put(above + __popc(aboves & ((1u << lane) - 1)),
+            first_cell + static_cast<int>(entry & kIndex));
       }
-      above += __popc(aboves), ties += __popc(ats);
+      above += __popc(aboves);
     }
-    if (all_ties || own_ties == 0) return;  // the same in all threads
-    __syncthreads();
-    int* first = reinterpret_cast<int*>(tied + (s.own_at + 3) / 4 * 4);
-    int* start = first + pieces.count;
-    rank_ties(tied, s.own_at, first, start, pieces.count, s);
+    if (own_ties == 0) return;  // the same in all threads
+    // Ties in the order of cells: each thread has neighbouring ones.
+    const int n_words = pieces.count * (kPiece / 32);
+    const int each = (n_words + kStepThreads - 1) / kStepThreads;
+    const int begin = min(n_words, static_cast<int>(threadIdx.x) * each);
+    const int end = min(n_words, begin + each);
+    int ties = 0;
 #pragma unroll 1
-    for (int j = threadIdx.x; j < s.own_at; j += kStepThreads) {
-      const int cell = static_cast<int>(tied[j]), piece = cell / kPiece;
-      const int rank_of = start[piece] + j - first[piece];
-      if (rank_of < own_ties) put(t.above + s.before_at + rank_of, first_cell + cell);
+    for (int w = begin; w < end; ++w) ties += __popc(tied()[w]);
+    const int inclusive = scan_warp(ties);
+    if (lane == kWarp - 1) s.warp_ties[warp] = inclusive;
+    __syncthreads();
+    int tie = sum_of(lane < warp ? s.warp_ties[lane] : 0) + inclusive - ties;
+#pragma unroll 1
+    for (int w = begin; w < end; ++w) {
+#pragma unroll 1
+      for (uint32_t bits = tied()[w]; bits != 0 && tie < own_ties; bits &= bits - 1, ++tie) {
+        put(t.above + t.before_at + tie, first_cell + 32 * w + __ffs(bits) - 1);
+      }
     }
   }
 };
 
-/// The cut was too high: counts all keys, from memory, in the place of the sample.
+/// The cut was too high: counts all keys, from memory, in the place of the sample; the threshold
+/// is s.threshold.
 template <int kWords, int kPlanes>
 __device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, Codes<kWords>& codes,
                                        SelectScratch& s, int n_blocks, int row, int head,
@@ -560,18 +561,19 @@ __device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, C
     if (bin >= 0) atomicAdd(c.sample() + bin, 1);
   }
   cluster_barrier(n_blocks);
+  c.find(c.sample());
 }
 
 /// The slow way, in the order of cells.
 template <int kWords, int kPlanes>
 __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memory,
                                             Codes<kWords>& codes, SelectScratch& s, int n_blocks,
-                                            int row, int head, int n_kv, Threshold t, int own_ties,
-                                            Lists put) {
+                                            int row, int head, int n_kv, const Threshold& t,
+                                            int own_ties, Lists put) {
   const Chooser<kWords, kPlanes, 1> c(p, memory, codes, s, n_blocks, row, head, n_kv);
   const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
   const int last = c.last_bin(query);
-  int above = s.before_above, ties = 0;
+  int above = t.before_above, ties = 0;
   for (int first = 0; first < c.pieces.count * kPiece; first += kStepThreads) {
     const int i = first + threadIdx.x;
     const int cell = c.pieces.first * kPiece + i;
@@ -580,137 +582,157 @@ __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memo
     const unsigned is_above = __ballot_sync(kAll, bin > t.bin);
     const unsigned is_at = __ballot_sync(kAll, bin == t.bin);
     __syncthreads();
-    if (c.lane == 0) s.warp_above[c.warp] = __popc(is_above), s.warp_at[c.warp] = __popc(is_at);
+    if (c.lane == 0) s.warp_above[c.warp] = __popc(is_above), s.warp_ties[c.warp] = __popc(is_at);
     __syncthreads();
     int my_above = above, my_ties = ties;
 #pragma unroll
     for (int w = 0; w < kStepWarps; ++w) {
-      if (w < c.warp) my_above += s.warp_above[w], my_ties += s.warp_at[w];
-      above += s.warp_above[w], ties += s.warp_at[w];
+      if (w < c.warp) my_above += s.warp_above[w], my_ties += s.warp_ties[w];
+      above += s.warp_above[w], ties += s.warp_ties[w];
     }
     const unsigned below = (1u << c.lane) - 1;
     my_ties += __popc(is_at & below);
     if (bin > t.bin) put(my_above + __popc(is_above & below), cell);
-    if (bin == t.bin && my_ties < own_ties) put(t.above + s.before_at + my_ties, cell);
+    if (bin == t.bin && my_ties < own_ties) put(t.above + t.before_at + my_ties, cell);
   }
 }
 
+/// Attends to the block's list of cells, once all blocks have put what they chose.
 template <class T, int kDim, int kHeadTiles>
 __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memory,
                                             const StepLayout& layout, const Cells& cells, int row,
                                             int head, int rank, int n_blocks, int n_keys) {
-  const int warp = warp_index();
+  const int warp = warp_index(), lane = threadIdx.x % kWarp;
   const auto* list = reinterpret_cast<const int32_t*>(memory + layout.list);
   std::byte* buffer = memory + layout.ring + warp * p.gather_bytes;
   __shared__ float2 ml[kStepWarps][8 * kHeadTiles];
-  __shared__ float scales[kStepWarps][8 * kHeadTiles];
-  __shared__ Common common[8 * kHeadTiles];
   {
     using Copies = TileCopies<kDim, 1, false>;
     __shared__ uint64_t arrivals[kStepWarps][Copies::kArrivals];
     const Copies copies{cells, shared_address(buffer), shared_address(&arrivals[warp][0])};
-    const int n_tiles = (n_keys + kTileKeys - 1) / kTileKeys;
-    const auto cell_at = [&](int i) { return i < n_keys ? list[i] : -1; };
+    // Few keys are dealt out to all warps, so that their rows come in fewer steps.
+    const int of_tile = min(kTileKeys, (n_keys + kStepWarps - 1) / kStepWarps);
+    const int n_tiles = of_tile < kTileKeys ? min(n_keys, kStepWarps)
+                                            : (n_keys + kTileKeys - 1) / kTileKeys;
+    const auto cell_at = [&](int i) {
+      const int in_tile = i % kTileKeys, at = i / kTileKeys * of_tile + in_tile;
+      return in_tile < of_tile && at < n_keys ? list[at] : -1;
+    };
+    Attention<T, kDim, kHeadTiles> attention;
+    if (n_blocks > 1) cluster_arrive();
+    attention.begin(reinterpret_cast<const float*>(memory + layout.vectors), vector_stride(kDim),
+                    p.group);
+    if (n_blocks > 1) {
+      cluster_wait();
+    } else {
+      __syncthreads();
+    }
+    stamp(p, Part::kWait);
     copies.init();
     copies.begin_all(warp, kStepWarps, n_tiles, cell_at);
-    Attention<T, kDim, kHeadTiles> attention;
-    attention.begin(reinterpret_cast<const float*>(memory + layout.vectors), p.group);
     attention.run(p, copies, row, head, warp, kStepWarps, n_tiles, cell_at);
+    stamp(p, Part::kAttend);
     attention.put(p.group, reinterpret_cast<float*>(buffer), &ml[warp][0].x);
   }
   __syncthreads();
-  for (int g = warp; g < p.group; g += kStepWarps) {
-    const Common c = common_of(kStepWarps, [&](int w) { return ml[w][g]; });
-    const int lane = threadIdx.x % kWarp;
-    const float base = c.max == -INFINITY ? 0.0f : c.max;
-    if (lane < kStepWarps) scales[lane][g] = exp2f(ml[lane][g].x - base);
-    if (lane == 0) common[g] = c;
-  }
-  __syncthreads();
-  // The block's result goes to the blocks that finish it, a slice each.
-  const int slice = StepLayout::slice(p, n_blocks);
+  // The warps' results become the block's; a warp here has elements of one head. They go to the
+  // blocks that finish them, a range of dimensions each.
+  const int shift = log2_of(n_blocks), columns = kDim >> shift;
   const uint32_t results = shared_address(memory + layout.shared);
-  const auto sum_of = [&](int i) {
-    const int g = i / kDim, at = g * kHeadStride<kDim> + i % kDim;
+  const uint32_t mls = results + p.group * kDim * 4;
+#pragma unroll 1
+  for (int i = threadIdx.x; i < p.group * kDim; i += kStepThreads) {
+    const int g = i / kDim, d = i % kDim;
+    const float2 part = lane < kStepWarps ? ml[lane][g] : make_float2(-INFINITY, 0.0f);
+    Common c{part.x, 0.0f};
+#pragma unroll
+    for (int step = 1; step < kStepWarps; step *= 2) {
+      c.max = fmaxf(c.max, __shfl_xor_sync(kAll, c.max, step, kStepWarps));
+    }
+    const float scale = exp2f(part.x - (c.max == -INFINITY ? 0.0f : c.max));
     float sum = 0.0f;
 #pragma unroll
     for (int w = 0; w < kStepWarps; ++w) {
-      sum += scales[w][g] *
-             reinterpret_cast<const float*>(memory + layout.ring + w * p.gather_bytes)[at];
+      sum += __shfl_sync(kAll, scale, w) *
+             reinterpret_cast<const float*>(memory + layout.ring +
+                                            w * p.gather_bytes)[g * kHeadStride<kDim> + d];
     }
-    return sum;
-  };
-  if (n_blocks == 1) {
-#pragma unroll 1
-    for (int i = threadIdx.x; i < p.group * kDim; i += kStepThreads) {
-      const int q_head = head * p.group + i / kDim;
-      store_out(p, row, q_head, i % kDim, sum_of(i) * normaliser(p, q_head, common[i / kDim]));
+    c.sum = scale * part.y;
+#pragma unroll
+    for (int step = 1; step < kStepWarps; step *= 2) {
+      c.sum += __shfl_xor_sync(kAll, c.sum, step, kStepWarps);
     }
-    return;
+    if (n_blocks == 1) {
+      c.max = __shfl_sync(kAll, c.max, 0), c.sum = __shfl_sync(kAll, c.sum, 0);
+      const int q_head = head * p.group + g;
+      store_out(p, row, q_head, d, sum * normaliser(p, q_head, c));
+      continue;
+    }
+    store_peer(peer_address(results + ((rank * p.group + g) * columns + (d & (columns - 1))) * 4,
+                            d >> log2_of(columns)),
+               sum);
+    if (d < n_blocks) {  // lanes of one warp, below kStepWarps
+      const uint32_t to = peer_address(mls + (rank * p.group + g) * 8, d);
+      store_peer(to, c.max);
+      store_peer(to + 4, c.sum);
+    }
   }
-  const uint32_t mls = results + n_blocks * slice * 4;  // behind the slices of all blocks
-#pragma unroll 1
-  for (int i = threadIdx.x; i < p.group * kDim; i += kStepThreads) {
-    const int owner = i / slice;
-    store_peer(peer_address(results + (rank * slice + i - owner * slice) * 4, owner), sum_of(i));
-  }
-#pragma unroll 1
-  for (int i = threadIdx.x; i < p.group * n_blocks; i += kStepThreads) {
-    const int g = i % p.group, owner = i / p.group;
-    const uint32_t to = peer_address(mls + (rank * p.group + g) * 8, owner);
-    store_peer(to, common[g].max);
-    store_peer(to + 4, common[g].sum);
-  }
+  stamp(p, Part::kMerge);
+  if (n_blocks == 1) return;
   cluster_barrier(n_blocks);
-  // Every block finishes its slice.
   const auto* parts = reinterpret_cast<const float*>(memory + layout.shared);
-  const auto* part_ml = reinterpret_cast<const float2*>(parts + n_blocks * slice);
-  __shared__ float factors[16][8 * kHeadTiles];
-  const int first_head = rank * slice / kDim;
-  const int last_head = min(p.group, (rank * slice + slice - 1) / kDim + 1);
-  for (int g = first_head + warp; g < last_head; g += kStepWarps) {
-    const Common c = common_of(n_blocks, [&](int b) { return part_ml[b * p.group + g]; });
-    const int lane = threadIdx.x % kWarp;
-    const float base = c.max == -INFINITY ? 0.0f : c.max;
-    const float scale = normaliser(p, head * p.group + g, c);
-    if (lane < n_blocks) factors[lane][g] = scale * exp2f(part_ml[lane * p.group + g].x - base);
-  }
-  __syncthreads();
+  const auto* part_ml = reinterpret_cast<const float2*>(parts + p.group * kDim);
 #pragma unroll 1
-  for (int i = threadIdx.x; i < slice && rank * slice + i < p.group * kDim; i += kStepThreads) {
-    const int g = (rank * slice + i) / kDim;
-    float sum = 0.0f;
-#pragma unroll 4
-    for (int b = 0; b < n_blocks; ++b) sum += factors[b][g] * parts[b * slice + i];
-    store_out(p, row, head * p.group + g, (rank * slice + i) % kDim, sum);
+  for (int i = threadIdx.x; i < p.group * columns; i += kStepThreads) {
+    const int g = i >> log2_of(columns), d = rank * columns + (i & (columns - 1));
+    float m = -INFINITY;
+#pragma unroll 8
+    for (int b = 0; b < n_blocks; ++b) m = fmaxf(m, part_ml[b * p.group + g].x);
+    const float base = m == -INFINITY ? 0.0f : m;
+    float total = 0.0f, sum = 0.0f;
+#pragma unroll 8
+    for (int b = 0; b < n_blocks; ++b) {
+      const float2 part = part_ml[b * p.group + g];
+      const float scale = exp2f(part.x - base);
+      total += scale * part.y;
+      sum += scale * parts[b * p.group * columns + i];
+    }
+    const int q_head = head * p.group + g;
+    store_out(p, row, q_head, d, sum * normaliser(p, q_head, {m, total}));
   }
 }
 
-/// grid: (blocks of a cluster, n_rows * n_kv_heads). kDim 0: without attention.
+/// grid: (blocks of a cluster, KV heads, rows). kDim 0: without attention.
 template <class T, int kDim, int kHeadTiles, int kWords, int kPlanes>
 __global__ void __launch_bounds__(kStepThreads, 1)
     step_kernel(const __grid_constant__ StepParams p) {
   extern __shared__ __align__(128) std::byte memory[];
   __shared__ Codes<kWords> codes;
   __shared__ SelectScratch scratch;
-  const int n_blocks = gridDim.x;
-  const int row = blockIdx.y / p.n_kv_heads, head = blockIdx.y % p.n_kv_heads;
+  stamp(p, Part::kBegin);
+  const int n_blocks = gridDim.x, head = blockIdx.y, row = blockIdx.z;
   if (!p.early) wait_for_previous();
+  if (n_blocks > 1) cluster_arrive();  // this block has begun: others may write into its memory
+
+  // W and the queries are asked for before all else, and before the codes, which would keep them
+  // waiting in the memory's queues; and a warp that asks for too many codes is itself kept waiting,
+  // so most are asked for after its part in encoding.
+  constexpr int kSoon = 1;
+  const StepLayout layout(p, n_blocks);
+  {
+    const float* w = p.projection.queries != nullptr ? p.projection.queries : p.projection.keys;
+    const int own = p.rbit >> log2_of(n_blocks);
+    begin_slab(w + static_cast<int64_t>(head) * p.head_dim * p.rbit, p.head_dim, p.rbit,
+               static_cast<int>(blockIdx.x) * own, min(own, p.slab_columns),
+               reinterpret_cast<float*>(memory + layout.shared), kStepThreads);
+    commit_copies();
+  }
+  Queries<kStepThreads, kDim, kDim == 0 ? kMaxGroup : 8> q;
+  if (!p.early) q.load(p, row, head);
+  const float inv_unit = p.codes.lengths != nullptr ? p.projection.inv_units[head] : 0.0f;
   const int n_kv = p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv;
   constexpr int kStages = n_stages(kDim > 0, 32 * kWords);
   Chooser<kWords, kPlanes, kStages> chooser(p, memory, codes, scratch, n_blocks, row, head, n_kv);
-  const StepLayout& layout = chooser.layout;
-
-  // What a kernel is given comes from memory line by line: all warps ask at once.
-  asm volatile("" ::"r"(reinterpret_cast<const int*>(&p)[warp_index() * 16 % (sizeof(p) / 4)]));
-  // W and the queries come before the codes, which would keep them waiting in the memory's queues;
-  // and a warp that asks for too many codes is itself kept waiting, so most are asked for after
-  // its part in encoding.
-  constexpr int kSoon = 1;
-  if (n_blocks > 1) cluster_arrive();  // this block has begun: others may write into its memory
-  Queries<kStepThreads, kDim, kDim == 0 ? kMaxGroup : 8> q;
-  chooser.begin_first_slab();
-  commit_copies();
   const auto begin_codes = [&](int first, int last) {
 #pragma unroll 1
     for (int stage = first; stage < last; ++stage) chooser.begin_piece(stage);
@@ -718,15 +740,17 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   if (p.early) {
     begin_codes(0, kSoon);
     wait_for_previous();
+    q.load(p, row, head);
   }
-  q.load(p, row, head);
   const float key = chooser.load_last_key();
 #pragma unroll 1
-  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit); i += kStepThreads) {
-    chooser.hist()[i] = chooser.sample()[i] = 0;
+  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit) / 4; i += kStepThreads) {
+    const int4 zeros = make_int4(0, 0, 0, 0);
+    reinterpret_cast<int4*>(chooser.hist())[i] = zeros;
+    reinterpret_cast<int4*>(chooser.sample())[i] = zeros;
   }
-  if (threadIdx.x == 0) codes.max_product = p.group * p.rbit;
-  q.store(p, chooser.template at<float>(layout.vectors));
+  if (threadIdx.x == 0) scratch.overflowed = 0;
+  q.store(p, chooser.vector(0), vector_stride(p.head_dim));
   chooser.store_last_key(key);
   if (p.early) {
     wait_copies<kSoon>();
@@ -737,34 +761,38 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   // Other blocks write into this one's codes: they must have begun.
   if (n_blocks > 1) cluster_wait();
   __syncthreads();
-  chooser.encode();
+  stamp(p, Part::kInputs);
+  chooser.template encode<kDim>(inv_unit);
+  stamp(p, Part::kEncode);
   if (n_blocks > 1) cluster_arrive();
   begin_codes(kSoon, kStages);
   if (n_blocks > 1) cluster_wait();
   __syncthreads();
-  make_planes(codes, p.group, p.rbit);
+  make_planes(codes, p.group);
   __syncthreads();
   chooser.store_last_code();
+  stamp(p, Part::kExchange);
 
   const int64_t pair = static_cast<int64_t>(row) * p.n_kv_heads + head;
   const int valid_budget = min(chooser.budget, max(n_kv, 0));
   Lists lists{p.selected != nullptr ? p.selected + pair * p.selected_stride : nullptr,
               shared_address(memory + layout.list), 0, n_blocks};
   if constexpr (kDim > 0) {
-    const int each = (valid_budget + n_blocks - 1) / n_blocks;
+    const int each = (valid_budget + n_blocks - 1) >> chooser.shift;
     lists.keys_each = max(kTileKeys, (each + kTileKeys - 1) / kTileKeys * kTileKeys);
   }
   const int chosen = chooser.choose(lists);
   if (p.n_selected != nullptr && chooser.rank == 0 && threadIdx.x == 0) p.n_selected[pair] = chosen;
+  stamp(p, Part::kLists);
   let_next_start();
   if constexpr (kDim > 0) {
-    cluster_barrier(n_blocks);
     const int n_keys = min(max(chosen - chooser.rank * lists.keys_each, 0), lists.keys_each);
     attend_list<T, kDim, kHeadTiles>(p, memory, layout, chooser.cells, row, head, chooser.rank,
                                      n_blocks, n_keys);
   } else {
     cluster_barrier(n_blocks);  // none leaves while others read its histogram
   }
+  stamp(p, Part::kFinish);
 }
 
 }  // namespace hata::cuda

@@ -9,7 +9,8 @@ namespace hata::cuda {
 template <class T, int kDim>
 cudaError_t launch_fused_of(const StepParams& p, int n_blocks, int bytes, cudaStream_t stream,
                             int* active) {
-  const dim3 grid(static_cast<unsigned>(n_blocks), static_cast<unsigned>(p.n_rows * p.n_kv_heads));
+  const dim3 grid(static_cast<unsigned>(n_blocks), static_cast<unsigned>(p.n_kv_heads),
+                  static_cast<unsigned>(p.n_rows));
   const LaunchOptions options{.cluster = n_blocks, .early = p.early, .active = active};
   const auto launch = [&](auto kernel) {
     return launch_kernel(kernel, grid, kStepThreads, bytes, options, stream, p);
