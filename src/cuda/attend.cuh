@@ -114,8 +114,12 @@ struct TileCopies {
       const int at_chunk = i * kWarp + lane;
       const int r = at_chunk / kChunks, chunk = at_chunk % kChunks;
       const uint32_t from = __shfl_sync(kAll, offset, r);
-      copy_async<16>(to + r * Tile<kDim>::kRowBytes + chunk * 16,
-                     base + (static_cast<uint64_t>(from) + chunk) * 16, from != kNone);
+      const uint32_t row = to + r * Tile<kDim>::kRowBytes + chunk * 16;
+      if (from != kNone) {
+        copy_async<16>(row, base + (static_cast<uint64_t>(from) + chunk) * 16, true);
+      } else if (values) {
+        store_zeros(row);  // a weight of 0 times what happens to lie here must be 0
+      }
     }
   }
 

@@ -104,6 +104,18 @@ __device__ __forceinline__ void wait_arrival(uint32_t barrier, int parity) {
       : "memory");
 #endif
 }
+/// To shared memory, by predicates and not by branches.
+__device__ __forceinline__ void store_if(bool ok, uint32_t to, uint32_t v) {
+  asm volatile("{\n.reg .pred ok;\nsetp.ne.u32 ok, %2, 0;\n@ok st.shared.u32 [%0], %1;\n}" ::"r"(to),
+               "r"(v), "r"(static_cast<uint32_t>(ok))
+               : "memory");
+}
+__device__ __forceinline__ void count_if(bool ok, uint32_t to) {
+  asm volatile("{\n.reg .pred ok;\nsetp.ne.u32 ok, %1, 0;\n@ok red.shared.add.u32 [%0], 1;\n}" ::"r"(
+                   to),
+               "r"(static_cast<uint32_t>(ok))
+               : "memory");
+}
 __device__ __forceinline__ void store_zeros(uint32_t to) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(0) : "memory");
 }
@@ -216,9 +228,12 @@ __device__ __forceinline__ int cluster_size() {
   return 1;
 #endif
 }
+/// What this thread wrote to its own block's shared memory is there for the others. What it wrote to
+/// theirs need not be: for that there is send(). (The barrier that has this order as well is preceded
+/// by a fence of the whole device, which waits for all loads under way.)
 __device__ __forceinline__ void cluster_arrive() {
 #if HATA_CLUSTERS
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("fence.acq_rel.cta;\nbarrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 #endif
 }
 __device__ __forceinline__ void cluster_wait() {
@@ -266,14 +281,28 @@ __device__ __forceinline__ uint32_t load_peer(uint32_t address) {
   asm volatile("ld." HATA_PEER ".u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
   return v;
 }
-__device__ __forceinline__ void store_peer(uint32_t address, uint32_t v) {
+/// Stores a word in a block's shared memory, and tells a barrier there that 4 bytes have come. Both
+/// addresses are peer_address(). A block without a cluster stores for itself.
+__device__ __forceinline__ void send(uint32_t address, uint32_t v,
+                                     [[maybe_unused]] uint32_t arrival, bool alone) {
+#if HATA_CLUSTERS
+  if (!alone) {
+    asm volatile(
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [%0], %1, [%2];" ::"r"(address),
+        "r"(v), "r"(arrival)
+        : "memory");
+    return;
+  }
+#endif
   asm volatile("st." HATA_PEER ".u32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
 }
-__device__ __forceinline__ void store_peer(uint32_t address, float v) {
-  store_peer(address, __float_as_uint(v));
-}
-__device__ __forceinline__ void store_peer_byte(uint32_t address, uint32_t v) {
-  asm volatile("st." HATA_PEER ".u8 [%0], %1;" ::"r"(address), "r"(v) : "memory");
+/// Until all that was sent to this block has come, as much as expect_bytes() said. All threads.
+__device__ __forceinline__ void receive([[maybe_unused]] uint32_t arrival, bool alone) {
+  if (!HATA_CLUSTERS || alone) {
+    __syncthreads();
+  } else {
+    wait_arrival(arrival, 0);
+  }
 }
 
 }  // namespace hata::cuda

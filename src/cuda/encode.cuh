@@ -8,15 +8,18 @@
 
 namespace hata::cuda {
 
+/// An element as it lies in memory; `widen` makes it a number, once it is there.
+__device__ __forceinline__ uint32_t load_element(const void* row, hata_cuda_type type, int64_t i) {
+  return type == HATA_CUDA_F32 ? static_cast<const uint32_t*>(row)[i]
+                               : static_cast<const uint16_t*>(row)[i];
+}
+__device__ __forceinline__ float widen(uint32_t bits, hata_cuda_type type) {
+  return type == HATA_CUDA_F16    ? __half2float(__ushort_as_half(static_cast<uint16_t>(bits)))
+         : type == HATA_CUDA_BF16 ? __uint_as_float(bits << 16)
+                                  : __uint_as_float(bits);
+}
 __device__ __forceinline__ float element(const void* row, hata_cuda_type type, int64_t i) {
-  switch (type) {
-    case HATA_CUDA_F16:
-      return __half2float(static_cast<const __half*>(row)[i]);
-    case HATA_CUDA_BF16:
-      return __bfloat162float(static_cast<const __nv_bfloat16*>(row)[i]);
-    default:
-      return static_cast<const float*>(row)[i];
-  }
+  return widen(load_element(row, type, i), type);
 }
 
 /// Floats between vectors in shared memory: rows of a matrix product lie in different banks.
@@ -27,29 +30,16 @@ constexpr int __host__ __device__ vector_stride(int head_dim) { return head_dim 
 template <int kThreads, int kDim, int kMostHeads>
 struct Queries {
   static constexpr int kEach = (kMostHeads * (kDim > 0 ? kDim : 256) + kThreads - 1) / kThreads;
-  float values[kEach];
+  uint32_t bits[kEach];
 
   __device__ __forceinline__ void load(const StepParams& p, int row, int head) {
     const int64_t first =
         row * p.q_row_stride + static_cast<int64_t>(head) * p.group * p.q_head_stride;
-    const auto load_from = [&](const auto* q) {
 #pragma unroll
-      for (int j = 0; j < kEach; ++j) {
-        const int at = j * kThreads + static_cast<int>(threadIdx.x);
-        const int d = kDim > 0 ? kDim : p.head_dim, g = at / d;
-        if (g < p.group)
-          values[j] = static_cast<float>(q[first + g * p.q_head_stride + at - g * d]);
-      }
-    };
-    switch (p.q_type) {
-      case HATA_CUDA_F16:
-        load_from(static_cast<const __half*>(p.q));
-        break;
-      case HATA_CUDA_BF16:
-        load_from(static_cast<const __nv_bfloat16*>(p.q));
-        break;
-      default:
-        load_from(static_cast<const float*>(p.q));
+    for (int j = 0; j < kEach; ++j) {
+      const int at = j * kThreads + static_cast<int>(threadIdx.x);
+      const int d = kDim > 0 ? kDim : p.head_dim, g = at / d;
+      if (g < p.group) bits[j] = load_element(p.q, p.q_type, first + g * p.q_head_stride + at - g * d);
     }
   }
   __device__ __forceinline__ void store(const StepParams& p, float* x, int stride) const {
@@ -57,7 +47,7 @@ struct Queries {
     for (int j = 0; j < kEach; ++j) {
       const int at = j * kThreads + static_cast<int>(threadIdx.x);
       const int d = kDim > 0 ? kDim : p.head_dim, g = at / d;
-      if (g < p.group) x[g * stride + at - g * d] = values[j];
+      if (g < p.group) x[g * stride + at - g * d] = widen(bits[j], p.q_type);
     }
   }
 };
@@ -86,10 +76,12 @@ __device__ __forceinline__ float norm2_of(int head_dim, int lane16, X x) {
   return sum;
 }
 
-/// The codes of a KV head's query heads, and of the new key (vector `group`), as every block of the
-/// cluster gets them in its shared memory.
+constexpr int kCodeParts = 16;  ///< of a code as blocks send them, at most
+
+/// The codes of a KV head's query heads, and of the new key (vector `group`).
 template <int kWords>
 struct Codes {
+  uint32_t parts[kMaxGroup + 1][kCodeParts];  ///< as they come from the blocks
   uint32_t vectors[kMaxGroup + 1][kWords];
   uint32_t majority[kWords];
   uint32_t planes[4][kWords];
@@ -109,57 +101,99 @@ __device__ __forceinline__ void begin_slab(const float* w, int head_dim, int rbi
   }
 }
 
-/// Encodes n vectors x[v][vector_stride] under the slab's columns; whole bytes of codes go to all blocks
-/// of the cluster: vector v's code starts code_bytes * v behind `codes`. A thread takes a column of
-/// three vectors: an element of W is read once for them, and their chains of multiply-adds run side
-/// by side. kDim: head_dim, 0: any.
-template <int kDim>
-__device__ __forceinline__ void encode_slab(const float* slab, int head_dim, int first, int columns,
-                                            const float* x, int n_vectors, uint32_t codes,
-                                            int code_bytes, int n_blocks, int n_threads) {
-  constexpr int kAtOnce = 3;
-  const int shift = log2_of(columns);
-  const int total = (n_vectors + kAtOnce - 1) / kAtOnce * columns;
+/// Encodes n vectors x[v][vector_stride] under the slab's columns. The bits go to all blocks of the
+/// cluster, as [v][kCodeParts] words from `codes` on; a part is 32 columns, or all of a block's where
+/// these are fewer. A thread takes kColumns columns, 32 apart, of three vectors, whose chains of
+/// multiply-adds run side by side: what limits this is the loads from shared memory, and x costs as
+/// much as W though all lanes want the same. kDim: head_dim, 0: any.
+template <int kDim, int kColumns>
+__device__ __forceinline__ void encode_columns(const float* slab, int head_dim, int first,
+                                               int columns, const float* x, int n_vectors,
+                                               uint32_t codes, uint32_t arrival, int n_blocks,
+                                               int n_threads) {
+#ifndef KB
+#define KB 3
+#endif
+#ifndef KA
+#define KA 1
+#endif
+#ifndef UNR
+#define UNR 8
+#endif
+  constexpr int kAtOnce = KB, kUnroll = UNR;
+  // Groups of kColumns * 32 columns, or all of them.
+  const int lanes = columns / kColumns, shift = log2_of(lanes);
+  const int total = (n_vectors + kAtOnce - 1) / kAtOnce * lanes;
 #pragma unroll 1
   for (int base = threadIdx.x & ~(kWarp - 1); base < total; base += n_threads) {
-    const int at = base + threadIdx.x % kWarp;
-    const int v = (at >> shift) * kAtOnce, column = at & (columns - 1);
+    const int at = base + threadIdx.x % kWarp, of_lanes = at & (lanes - 1);
+    const int v = (at >> shift) * kAtOnce;
+    const int column = of_lanes / kWarp * kWarp * kColumns + of_lanes % kWarp;
     const float* xs[kAtOnce];
-    float sum[kAtOnce];
+    float sum[kAtOnce][kColumns];
 #pragma unroll
     for (int j = 0; j < kAtOnce; ++j) {
       xs[j] = x + min(v + j, n_vectors - 1) * vector_stride(kDim > 0 ? kDim : head_dim);
-      sum[j] = 0.0f;
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) sum[j][c] = 0.0f;
     }
     const float* wc = slab + column;
     // Enough loads are under way to hide what shared memory takes.
-#pragma unroll 4
-    for (int i = 0; i < (kDim > 0 ? kDim : head_dim); i += 8) {
-      float w[8];
+#pragma unroll kUnroll
+    for (int i = 0; i < (kDim > 0 ? kDim : head_dim); i += 4) {
+      float w[kColumns][4];
 #pragma unroll
-      for (int e = 0; e < 8; ++e) w[e] = wc[(i + e) * columns];
+      for (int c = 0; c < kColumns; ++c) {
 #pragma unroll
-      for (int e = 0; e < 8; e += 4) {
+        for (int e = 0; e < 4; ++e) w[c][e] = wc[(i + e) * columns + c * kWarp];
+      }
 #pragma unroll
-        for (int j = 0; j < kAtOnce; ++j) {
-          const float4 x4 = *reinterpret_cast<const float4*>(xs[j] + i + e);
-          sum[j] = __fmaf_rn(x4.x, w[e], sum[j]);
-          sum[j] = __fmaf_rn(x4.y, w[e + 1], sum[j]);
-          sum[j] = __fmaf_rn(x4.z, w[e + 2], sum[j]);
-          sum[j] = __fmaf_rn(x4.w, w[e + 3], sum[j]);
+      for (int j = 0; j < kAtOnce; ++j) {
+        const float4 x4 = *reinterpret_cast<const float4*>(xs[j] + i);
+#pragma unroll
+        for (int c = 0; c < kColumns; ++c) {
+          sum[j][c] = __fmaf_rn(x4.x, w[c][0], sum[j][c]);
+          sum[j][c] = __fmaf_rn(x4.y, w[c][1], sum[j][c]);
+          sum[j][c] = __fmaf_rn(x4.z, w[c][2], sum[j][c]);
+          sum[j][c] = __fmaf_rn(x4.w, w[c][3], sum[j][c]);
         }
       }
     }
+    // The warp has 32 columns of three vectors, or fewer columns of several threes. A lane sends
+    // what one block gets of one vector.
+    const int width = min(lanes, kWarp), threes = kWarp / width;
+    const int base_vector = (base >> shift) * kAtOnce;
+    const int base_column = first + (base & (lanes - 1)) * kColumns;
 #pragma unroll
-    for (int j = 0; j < kAtOnce; ++j) {
-      const unsigned bits = __ballot_sync(kAll, sum[j] > 0.0f);
-      if (column % 8 == 0 && v + j < n_vectors) {
-        const uint32_t byte = bits >> (at % kWarp) & 0xff;
-        const uint32_t to = codes + (v + j) * code_bytes + (first + column) / 8;
+    for (int c = 0; c < kColumns; ++c) {
+      unsigned bits[kAtOnce];
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) bits[j] = __ballot_sync(kAll, sum[j][c] > 0.0f);
+      const int part = width == kWarp ? base_column / kWarp + c : first / width;
 #pragma unroll 1
-        for (int rank = 0; rank < n_blocks; ++rank) store_peer_byte(peer_address(to, rank), byte);
+      for (int i = threadIdx.x % kWarp; i < threes * kAtOnce * n_blocks; i += kWarp) {
+        const int of_warp = i >> log2_of(n_blocks), three = of_warp / kAtOnce;
+        const int j = of_warp - three * kAtOnce, to = base_vector + of_warp;
+        if (to >= n_vectors) continue;
+        const unsigned word = (j == 0 ? bits[0] : j == 1 ? bits[1] : bits[kAtOnce - 1]) >> (three * width);
+        const int rank = i & (n_blocks - 1);
+        send(peer_address(codes + (to * kCodeParts + part) * 4, rank),
+             width == kWarp ? word : word & ((1u << width) - 1), peer_address(arrival, rank),
+             n_blocks == 1);
       }
     }
+  }
+}
+template <int kDim>
+__device__ __forceinline__ void encode_slab(const float* slab, int head_dim, int first, int columns,
+                                            const float* x, int n_vectors, uint32_t codes,
+                                            uint32_t arrival, int n_blocks, int n_threads) {
+  if (columns >= KA * kWarp) {
+    encode_columns<kDim, KA>(slab, head_dim, first, columns, x, n_vectors, codes, arrival, n_blocks,
+                            n_threads);
+  } else {
+    encode_columns<kDim, 1>(slab, head_dim, first, columns, x, n_vectors, codes, arrival, n_blocks,
+                            n_threads);
   }
 }
 
@@ -167,16 +201,25 @@ __device__ __forceinline__ void encode_slab(const float* slab, int head_dim, int
 /// with c of the group's queries having bit i set, m = whether these are most of them and
 /// t = |group - 2 c|:  sum_i min(c, group - c) + sum_i t_i [key_i != m_i], and t is the sum of a
 /// few bit planes: 2 popcounts a word for a group of 4, not 4.
-/// Called by whole warps, one a word.
+/// Called by whole warps, one a word; lane v has the word of vector v. `width`: columns of a part.
 template <int kWords>
-__device__ __forceinline__ void make_planes(Codes<kWords>& codes, int group) {
+__device__ __forceinline__ void make_planes(Codes<kWords>& codes, int n_vectors, int group,
+                                            int width) {
+  static_assert(kMaxGroup < kWarp);
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
   if (warp >= kWords) return;
-  int c = 0;
-#pragma unroll
-  for (int g = 0; g < kMaxGroup; ++g) {
-    if (g < group) c += codes.vectors[g][warp] >> lane & 1;
+  uint32_t word = 0;
+  if (lane < n_vectors) {
+    const int shift = log2_of(kWarp) - log2_of(width);
+#pragma unroll 1
+    for (int i = 0; i < 1 << shift; ++i) {
+      word |= codes.parts[lane][(warp << shift) + i] << (i * width);
+    }
+    codes.vectors[lane][warp] = word;
   }
+  int c = 0;
+#pragma unroll 4
+  for (int g = 0; g < group; ++g) c += __shfl_sync(kAll, word, g) >> lane & 1;
   const int weight = abs(group - 2 * c);
   const unsigned majority = __ballot_sync(kAll, 2 * c > group);
   const unsigned minority = __reduce_add_sync(kAll, static_cast<unsigned>(min(c, group - c)));

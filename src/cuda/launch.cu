@@ -368,10 +368,10 @@ Plan plan_step(const StepParams& given, const Device& device, bool fused) {
   // W's slab is no longer needed.
   const int per_warp = (std::min(p.budget, (pieces + n - 1) / n * kPiece) + kStepWarps - 1) / kStepWarps;
   const int room = p.head_dim * p.slab_columns / kStepWarps;
-  p.candidate_limit = std::max({round_up(2 * per_warp + 128, 32), 256, room});
+  p.candidate_limit = std::max({round_up(3 * per_warp + 256, 32), 384, room});
   const int piece_bytes = kPiece * p.rbit / 8 + kPiece / 2;
   const int tiles =
-      fused ? std::max(2 * tile_bytes(p.head_dim), p.group * (p.head_dim + 4) * 4) : 0;
+      fused ? std::max(2 * (16 / kStepWarps) * tile_bytes(p.head_dim), p.group * (p.head_dim + 4) * 4) : 0;
   const int most_bytes = device.block_bytes - kStaticBytes;
   const auto size = [&] {
     // Ties are bits in the ring's memory.

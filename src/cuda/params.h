@@ -11,13 +11,16 @@ namespace hata::cuda {
 constexpr int kMaxGroup = 16;
 constexpr int kPiece = 128;     ///< keys that a warp scores at a time
 constexpr int kScoreShift = 4;  ///< include/hata/score.h
-constexpr int kStepWarps = 16;  ///< of a block of the step kernel, one a multiprocessor
+#ifndef SW
+#define SW 16
+#endif
+constexpr int kStepWarps = SW;  ///< of a block of the step kernel, one a multiprocessor
 constexpr int kSplitWarps = 8;  ///< of a block of the split kernel
 constexpr int kTileKeys = 16;   ///< keys that a warp attends to at a time
 
 /// Pieces of a warp under way in the step kernel, as many as there is room for whatever the group
 /// is.
-constexpr int n_stages(bool attends, int rbit) { return attends ? 4 : rbit == 256 ? 1 : 2; }
+constexpr int n_stages(bool attends, int rbit) { return (attends ? 4 : rbit == 256 ? 1 : 2) * (16 / kStepWarps); }
 
 /// Bins of a histogram of scores: score + max_score is the bin, and one more bin, the highest, for
 /// keys that are always chosen. Rounded up to whole groups of four.
@@ -33,25 +36,9 @@ constexpr int n_planes(int group) {
 }
 
 /// Parts of the step kernel, for clocks.cuh, each named by its end.
-enum class Part {
-  kBegin,
-  kInputs,
-  kEncode,
-  kExchange,
-  kSample,
-  kScore,
-  kHistogram,
-  kThreshold,
-  kLists,
-  kWait,
-  kAttend,
-  kMerge,
-  kFinish
-};
-constexpr int kParts = 13;
-constexpr const char* kPartNames[kParts] = {
-    "begin",     "inputs", "encode", "exchange", "sample", "score", "histogram",
-    "threshold", "lists",  "wait",   "attend",   "merge",  "finish"};
+enum class Part {kBegin, kSlab, kQ, kChooser, kKey, kStored, kCame, kArrived, kInputs, kEncode, kAsked, kReceived, kExchange, kQuery, kCounted, kSample, kScore, kHistogram, kCleared, kThreshold, kAbove, kLists, kWait, kTile, kKeys, kAttend, kPut, kMerge, kExchanged, kFinish};
+constexpr int kParts = 30;
+constexpr const char* kPartNames[kParts] = {"begin", "slab", "q", "chooser", "key", "stored", "came", "arrived", "inputs", "encode", "asked", "received", "exchange", "query", "counted", "sample", "score", "histogram", "cleared", "threshold", "above", "lists", "wait", "tile", "keys", "attend", "put", "merge", "exchanged", "finish"};
 
 struct StepParams {
   int n_rows, n_kv_heads, group, head_dim, rbit;

@@ -15,8 +15,7 @@ constexpr bool kBinaryMma = false;
 /// c += popcount(a and b), 16 rows of 256 bits by 8 columns.
 __device__ __forceinline__ void binary_mma(int (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
                                            uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+  asm("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
       "{%8,%9}, {%0,%1,%2,%3};"
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
@@ -60,9 +59,10 @@ struct Query {
     }
   }
 
-  /// The bins of two keys of this lane. Whole warps.
-  __device__ __forceinline__ void bins(const uint32_t (&x)[kWords], const uint32_t (&y)[kWords],
-                                       int x_length, int y_length, int& x_bin, int& y_bin) const {
+  /// The bins of two keys of this lane, times 2^kScoreShift and some. Whole warps.
+  __device__ __forceinline__ void scaled_bins(const uint32_t (&x)[kWords],
+                                              const uint32_t (&y)[kWords], int x_length,
+                                              int y_length, int& x_bin, int& y_bin) const {
     int x_sum = 0, y_sum = 0;
     if constexpr (kBinaryMma) {
 #pragma unroll
@@ -80,13 +80,16 @@ struct Query {
       x_sum = sum_of(x);
       y_sum = sum_of(y);
     }
-    x_bin = bin_of(x_sum, x_length);
-    y_bin = bin_of(y_sum, y_length);
+    x_bin = x_length * (max_product + factor * x_sum) + offset;
+    y_bin = y_length * (max_product + factor * y_sum) + offset;
+  }
+  /// The bin of one key, for the slow ways. Whole warps.
+  __device__ __forceinline__ int bin(const uint32_t (&x)[kWords], int length) const {
+    int bin, same;
+    scaled_bins(x, x, length, length, bin, same);
+    return bin >> kScoreShift;
   }
 
-  __device__ __forceinline__ int bin_of(int sum, int length) const {
-    return (length * (max_product + factor * sum) + offset) >> kScoreShift;
-  }
   /// The planes' sum of a key, by this lane alone.
   __device__ __forceinline__ int sum_of(const uint32_t (&key)[kWords]) const {
     int sum = 0;

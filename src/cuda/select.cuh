@@ -77,18 +77,18 @@ __device__ __forceinline__ int bin_of_best(const int* counts, int n_bins, int wa
 
 /// Finds the bin that the `wanted`-th best key of all blocks lies in, and how many keys above it and
 /// in it are this block's, and those before it. `hist`: n_bins counts in the shared memory of every
-/// block, complete; `totals`, `before`: room for sums over blocks. All threads; has two block
-/// barriers.
+/// block; those below the bin `lowest` are not looked at. `totals`, `before`: room for sums over
+/// blocks. All threads; has two block barriers.
 __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals, int* before,
-                                                    int n_bins, int wanted, int rank, int n_blocks,
-                                                    SelectScratch& s) {
+                                                    int n_bins, int lowest, int wanted, int rank,
+                                                    int n_blocks, SelectScratch& s) {
   constexpr int kAtOnce = 8;  // loads from other blocks under way
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
   const int n_groups = n_bins / 4;
   const int each = (n_groups + kStepThreads - 1) / kStepThreads;
   // Thread 0 has the highest bins.
   const int end = n_groups - static_cast<int>(threadIdx.x) * each;
-  const int begin = max(0, end - each);
+  const int begin = max(lowest / 4, end - each);
   int total_sum = 0, before_sum = 0, own_sum = 0;
   const auto sum_of = [](const uint4& v) { return static_cast<int>(v.x + v.y + v.z + v.w); };
 #pragma unroll 1
@@ -139,13 +139,13 @@ __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals
   const int better = sum(is_earlier ? of_warp.x : 0) + total_to - total_sum;
   const int before_better = sum(is_earlier ? of_warp.y : 0) + before_to - before_sum;
   const int own_better = sum(is_earlier ? of_warp.z : 0) + own_to - own_sum;
-  // Too few keys: those of bin 0 are the last.
+  // Too few keys: those of the lowest bin are the last.
   const bool found = all >= wanted ? better < wanted && better + total_sum >= wanted
-                                   : begin == 0 && end > 0;
+                                   : begin == lowest / 4 && end > begin;
   if (found) {
     Threshold t{0, better, before_better, own_better, 0, 0, all, s.highest_cut};
 #pragma unroll 1
-    for (t.bin = 4 * end - 1; t.bin > 0 && t.above + totals[t.bin] < wanted; --t.bin) {
+    for (t.bin = 4 * end - 1; t.bin > 4 * begin && t.above + totals[t.bin] < wanted; --t.bin) {
       t.above += totals[t.bin];
       t.before_above += before[t.bin];
       t.own_above += hist[t.bin];

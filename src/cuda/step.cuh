@@ -17,17 +17,17 @@ namespace hata::cuda {
 /// Shared memory of a block, by offset. `kWords`: of a code.
 struct StepLayout {
   int ring;    ///< [warp][gather_bytes]: codes under way, then keys and values
-  int shared;  ///< W's slab, then the candidates, then the other blocks' partial results
+  int shared;  ///< W's slab, then the candidates
   int sample, hist, totals, before;  ///< [n_bins]
   int vectors;  ///< [group + 2][vector_stride] f32: queries, the last key less the mean, and that
   int list;     ///< [list_limit]
+  int results;  ///< of all blocks: sums [block][group][columns], then maxima and sums [block][group]
   int bytes;
 
   __host__ __device__ StepLayout(const StepParams& p, int n_blocks) {
     const int bins = 4 * n_bins(p.group, p.rbit);
     const int slab = p.head_dim * p.slab_columns * 4;
     const int candidates = kStepWarps * p.candidate_limit * 4;
-    const int results = p.group * (p.head_dim + 2 * n_blocks) * 4;
     const auto larger = [](int a, int b) { return a > b ? a : b; };
     int at = 0;
     const auto take = [&](int size) {
@@ -36,32 +36,43 @@ struct StepLayout {
       return begin;
     };
     ring = take(kStepWarps * p.gather_bytes);
-    shared = take(larger(slab, larger(candidates, p.attend ? results : 0)));
+    shared = take(larger(slab, candidates));
     sample = take(bins);
     hist = take(bins);
     totals = take(bins);
     before = take(bins);
     vectors = take((p.group + 2) * vector_stride(p.head_dim) * 4);
     list = take(p.list_limit * 4);
+    results = take(p.attend ? p.group * (p.head_dim + 2 * n_blocks) * 4 : 0);
     bytes = at;
   }
+};
+
+/// Barriers of a block that count what other blocks send to it.
+struct Arrivals {
+  uint64_t codes, list, results;
 };
 
 /// Chosen cells in lists of the blocks that attend to them, keys_each a block.
 struct Lists {
   int32_t* selected;  ///< of the row and KV head, or nullptr
   uint32_t list;      ///< address in shared memory
+  uint32_t arrival;   ///< likewise: the barrier for it
   int keys_each;      ///< 0: not attended to here
   int n_blocks;
 
+  /// How many of `chosen` keys block `rank` attends to.
+  __device__ __forceinline__ int n_keys(int rank, int chosen) const {
+    return min(max(chosen - rank * keys_each, 0), keys_each);
+  }
   __device__ __forceinline__ void operator()(int position, int cell) const {
     if (selected != nullptr) selected[position] = cell;
     if (keys_each == 0) return;
     int owner = 0, end = keys_each;
 #pragma unroll 1
     for (; position >= end; end += keys_each) ++owner;  // few blocks: sooner than a division
-    store_peer(peer_address(list + 4 * (position - end + keys_each), owner),
-               static_cast<uint32_t>(cell));
+    send(peer_address(list + 4 * (position - end + keys_each), owner), static_cast<uint32_t>(cell),
+         peer_address(arrival, owner), n_blocks == 1);
   }
 };
 
@@ -95,6 +106,7 @@ struct Chooser {
   const int last_code;         ///< the cell whose code this step makes, or -1
   int plain_begin, plain_end;  ///< cells that are valid, not forced, and have their codes
   Cursor coming;               ///< the next piece to be asked for
+  int length_shift;  ///< of the lane's nibbles in words of lengths
   uint32_t ring;  ///< shared memory of the lane's first code; then of its word of lengths
   uint32_t ring_lengths;
   const std::byte*
@@ -123,6 +135,7 @@ struct Chooser {
         cells(params, params.sequences != nullptr ? params.sequences[row_] : row_, head_),
         last_code(params.encode_last ? n_kv_ - 1 : -1),
         coming(pieces, warp) {
+    length_shift = lane % 8 * 4;
     ring = shared_address(memory + layout.ring + warp * p.gather_bytes);
     // The 16 words of lengths lie so that a lane finds its four side by side.
     ring_lengths = ring + kPiece * kCodeBytes + (lane % 4 * 4 + lane / 4) * 4;
@@ -144,9 +157,9 @@ struct Chooser {
   }
   __device__ __forceinline__ int* hist() const { return at<int>(layout.hist); }
   __device__ __forceinline__ int* sample() const { return at<int>(layout.sample); }
-  __device__ __forceinline__ Threshold find(const int* in) const {
+  __device__ __forceinline__ Threshold find(const int* in, int lowest) const {
     return find_threshold(in, at<int>(layout.totals), at<int>(layout.before),
-                          n_bins(p.group, p.rbit), budget, rank, n_blocks, s);
+                          n_bins(p.group, p.rbit), lowest, budget, rank, n_blocks, s);
   }
   __device__ __forceinline__ uint32_t* candidates() const {
     return at<uint32_t>(layout.shared) + warp * p.candidate_limit;
@@ -154,10 +167,10 @@ struct Chooser {
 
   // --- codes under way ----------------------------------------------------------------------
 
-  /// Begins to copy the warp's next piece; always commits one group of copies.
-  __device__ __forceinline__ void begin_piece(int slot) {
+  /// Begins to copy the warp's next piece into the ring; always commits one group of copies.
+  __device__ __forceinline__ void begin_piece(int offset) {
     if (coming.has(pieces)) {
-      const uint32_t to = ring + slot * kPieceBytes, to_length = ring_lengths + slot * kPieceBytes;
+      const uint32_t to = ring + offset, to_length = ring_lengths + offset;
       if (cells.table == nullptr) {
         // A sequence's capacity is whole pieces, so nothing is read that is not there.
         const std::byte* from =
@@ -203,13 +216,14 @@ struct Chooser {
     return at<float>(layout.vectors) + i * vector_stride(p.head_dim);
   }
   /// The last key's element of this thread (head_dim is at most a thread each).
-  __device__ __forceinline__ float load_last_key() const {
-    if (last_code < 0 || static_cast<int>(threadIdx.x) >= p.head_dim) return 0.0f;
-    return element(cells.key(last_code), p.cache.type, threadIdx.x);
+  __device__ __forceinline__ uint32_t load_last_key() const {
+    if (last_code < 0 || static_cast<int>(threadIdx.x) >= p.head_dim) return 0;
+    return load_element(cells.key(last_code), p.cache.type, threadIdx.x);
   }
-  __device__ __forceinline__ void store_last_key(float v) const {
+  __device__ __forceinline__ void store_last_key(uint32_t bits) const {
     if (last_code < 0 || static_cast<int>(threadIdx.x) >= p.head_dim) return;
     const float* mean = p.projection.key_means;
+    const float v = widen(bits, p.cache.type);
     vector(p.group + 1)[threadIdx.x] = v;
     vector(p.group)[threadIdx.x] =
         mean != nullptr ? __fsub_rn(v, mean[head * p.head_dim + threadIdx.x]) : v;
@@ -223,7 +237,7 @@ struct Chooser {
 
   /// Encodes the queries and the last key. The first slab of W is in shared memory.
   template <int kDim>
-  __device__ __forceinline__ void encode(float inv_unit) {
+  __device__ __forceinline__ void encode(float inv_unit, uint32_t arrival) {
     const bool with_key = last_code >= 0;
     const bool apart = p.projection.queries != nullptr;
     if (with_key && p.codes.lengths != nullptr && warp == kStepWarps - 1) {
@@ -250,8 +264,7 @@ struct Chooser {
           __syncthreads();
         }
         encode_slab<kDim>(slab, p.head_dim, rank * own + column, step, vector(first), count,
-                          shared_address(&codes.vectors[first][0]), kCodeBytes, n_blocks,
-                          kStepThreads);
+                          shared_address(&codes.parts[first][0]), arrival, n_blocks, kStepThreads);
       }
     }
   }
@@ -293,9 +306,7 @@ struct Chooser {
 #pragma unroll
     for (int w = 0; w < kWords; ++w) code[w] = codes.vectors[p.group][w];
     const int length = p.codes.lengths != nullptr ? static_cast<int>(codes.new_length) : 8;
-    int bin, same;
-    query.bins(code, code, length, length, bin, same);
-    return bin;
+    return query.bin(code, length);
   }
   /// What the bin of a cell's code is in the choice; -1: it may not be chosen.
   __device__ __forceinline__ int final_bin(int bin, int cell, int last) const {
@@ -304,56 +315,65 @@ struct Chooser {
     return is_valid(cell) ? bin : -1;
   }
 
-  /// Bins of the keys that the lane has of a piece, which lies in `slot`.
-  __device__ __forceinline__ void score_piece(const Query<kWords, kPlanes>& query, int last,
-                                              const Cursor& at, int slot,
+  /// Bins of the keys that the lane has of a piece, times 2^kScoreShift and some, by their codes and
+  /// lengths alone; the piece lies `offset` bytes into the ring. Whole warps; no branches, so that
+  /// this goes on while the piece before it is kept.
+  __device__ __forceinline__ void score_piece(const Query<kWords, kPlanes>& query, int offset,
                                               int (&bins)[kRows]) const {
-    if (!at.has(pieces)) {
-#pragma unroll
-      for (int i = 0; i < kRows; ++i) bins[i] = -1;
-      return;
-    }
-    const std::byte* piece = memory + layout.ring + warp * p.gather_bytes + slot * kPieceBytes;
-    uint4 words = make_uint4(0x88888888u, 0x88888888u, 0x88888888u, 0x88888888u);
-    if (p.codes.lengths != nullptr) {
-      words = reinterpret_cast<const uint4*>(piece + kPiece * kCodeBytes)[lane / 8];
-    }
+    const std::byte* piece = memory + layout.ring + warp * p.gather_bytes + offset;
+    const uint4 words = reinterpret_cast<const uint4*>(piece + kPiece * kCodeBytes)[lane / 8];
     const uint32_t lengths[kRows] = {words.x, words.y, words.z, words.w};
 #pragma unroll
     for (int i = 0; i < kRows; i += 2) {
       uint32_t x[kWords], y[kWords];
       load_code(piece + (i * kWarp + lane) * kCodeBytes, x);
       load_code(piece + ((i + 1) * kWarp + lane) * kCodeBytes, y);
-      query.bins(x, y, static_cast<int>(lengths[i] >> (lane % 8 * 4) & 15),
-                 static_cast<int>(lengths[i + 1] >> (lane % 8 * 4) & 15), bins[i], bins[i + 1]);
+      query.scaled_bins(x, y, static_cast<int>(lengths[i] >> length_shift & 15),
+                        static_cast<int>(lengths[i + 1] >> length_shift & 15), bins[i],
+                        bins[i + 1]);
     }
+  }
+  /// What else bins depend on: whether there is a piece, and which of its cells may or must be
+  /// chosen. Whole warps.
+  __device__ __forceinline__ void finish_bins(const Query<kWords, kPlanes>& query, const Cursor& at,
+                                              int (&bins)[kRows]) const {
+    const bool has = at.has(pieces);
     const int first = (pieces.first + at.piece) * kPiece;
-    if (first >= plain_begin && first + kPiece <= plain_end) return;
-    if (p.valid != nullptr && is_plain_by_bits(first)) return;
+    if (has && first >= plain_begin && first + kPiece <= plain_end) return;
+    if (has && p.valid != nullptr && is_plain_by_bits(first)) return;
+    const int last = last_bin(query);
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      bins[i] = final_bin(bins[i], first + i * kWarp + lane, last);
+      const int bin =
+          has ? final_bin(bins[i] >> kScoreShift, first + i * kWarp + lane, last) : -1;
+      bins[i] = bin * (1 << kScoreShift);
+    }
+  }
+  /// Without lengths all are alike.
+  __device__ __forceinline__ void fill_lengths() const {
+    if (p.codes.lengths != nullptr || lane >= kPiece / 8) return;
+#pragma unroll 1
+    for (int stage = 0; stage < kStages; ++stage) {
+      store_if(true, ring_lengths + stage * kPieceBytes, 0x88888888u);
     }
   }
 
-  /// Keeps the piece's keys at or above the cut; returns how many the warp has then.
+  /// Keeps the piece's keys at or above the cut; returns how many the warp has then. No branches.
   __device__ __forceinline__ int keep(const Cursor& at, const int (&bins)[kRows], int cut,
                                       int count) const {
-    unsigned hits[kRows];
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) hits[i] = __ballot_sync(kAll, bins[i] >= cut);
+    const bool room = count + kPiece <= p.candidate_limit;
+    if (!room) s.overflowed = 1;
+    const uint32_t cell = at.piece * kPiece + lane, below = (1u << lane) - 1;
+    const uint32_t to = shared_address(candidates()), bin_at = shared_address(hist());
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      if (hits[i] == 0) continue;
-      if (bins[i] >= cut) {
-        const int to = count + __popc(hits[i] & ((1u << lane) - 1));
-        if (to < p.candidate_limit) {
-          candidates()[to] = static_cast<uint32_t>(bins[i]) << kIndexBits |
-                             static_cast<uint32_t>(at.piece * kPiece + i * kWarp + lane);
-        }
-        atomicAdd(hist() + bins[i], 1);
-      }
-      count += __popc(hits[i]);
+      const bool hit = bins[i] >= cut << kScoreShift;
+      const unsigned hits = __ballot_sync(kAll, hit);
+      const int bin = bins[i] >> kScoreShift;
+      store_if(hit && room, to + 4 * (count + __popc(hits & below)),
+               static_cast<uint32_t>(bin) << kIndexBits | (cell + i * kWarp));
+      count_if(hit, bin_at + 4 * bin);
+      count += __popc(hits);
     }
     return count;
   }
@@ -362,7 +382,7 @@ struct Chooser {
   /// enough keys above a higher bin, no lower one can be chosen: the cut rises for this warp.
   __device__ __forceinline__ int prune(int count, int& cut) const {
     const int rise = bin_of_best(hist(), n_bins(p.group, p.rbit), budget);
-    if (rise <= cut || count > p.candidate_limit) return count;
+    if (rise <= cut) return count;
     cut = rise;
     int kept = 0;
 #pragma unroll 1
@@ -392,60 +412,60 @@ struct Chooser {
   }
 
   /// Calls put(position, cell) for each key of this block that is chosen; positions count over the
-  /// cluster. Returns how many are chosen in all.
-  __device__ __forceinline__ int choose(const Lists& put) {
+  /// cluster. Returns how many are chosen in all. `wanted`: of the sample.
+  __device__ __forceinline__ int choose(const Lists& put, int wanted) {
     constexpr int kCounted = 1, kCut = 2;  // barriers
     const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
-    const int last = last_bin(query), wanted = wanted_of_sample();
-    int cut = 0, count = 0, slot = 0;
-    int bins[kRows], earlier[kRows];
-    const int rounds = max(1, pieces.rounds);
-    Cursor at(pieces, warp), before = at;
-    // A piece is kept a round after it was scored, so that no warp waits for the cut.
-#pragma unroll 1
-    for (int round = 0; round <= rounds; ++round) {
-      if (round < rounds) {
-        wait_copies<kStages - 1>();
-        __syncwarp();
-        score_piece(query, last, at, slot, bins);
-        __syncwarp();
-        if (round == 0) {
+    int cut = 0, count = 0, offset = 0;
+    Cursor at(pieces, warp);
+    stamp(p, Part::kQuery);
+    int bins[kRows];
+    wait_copies<kStages - 1>();
+    __syncwarp();
+    score_piece(query, offset, bins);
+    finish_bins(query, at, bins);
 #pragma unroll
-          for (int i = 0; i < kRows; ++i) {
-            if (bins[i] >= 0) atomicAdd(sample() + bins[i], 1);
-          }
-          if (warp == 0) {
-            named_wait<kStepThreads>(kCounted);
-            const int found = bin_of_best(sample(), n_bins(p.group, p.rbit), wanted);
-            if (lane == 0) s.cut = found;
-          } else {
-            named_arrive<kStepThreads>(kCounted);
-          }
-          stamp(p, Part::kSample);
-        }
-        begin_piece(slot);
-        slot = (slot + 1) % kStages;
-      }
-      if (round > 0) {
-        if (round == 1) {
-          named_wait<kStepThreads>(kCut);
-          cut = s.cut;
-        }
-        if (count + kPiece > p.candidate_limit) count = prune(count, cut);
-        count = keep(before, earlier, cut, count);
-      }
-      before = at;
-      at.next(pieces);
-#pragma unroll
-      for (int i = 0; i < kRows; ++i) earlier[i] = bins[i];
+    for (int i = 0; i < kRows; ++i) {
+      if (bins[i] >= 0) atomicAdd(sample() + (bins[i] >> kScoreShift), 1);
     }
+    stamp(p, Part::kCounted);
+    if (warp == 0) {
+      named_wait<kStepThreads>(kCounted);
+      const int found = bin_of_best(sample(), n_bins(p.group, p.rbit), wanted);
+      if (lane == 0) s.cut = found;
+    } else {
+      named_arrive<kStepThreads>(kCounted);
+    }
+    begin_piece(offset);
+    named_wait<kStepThreads>(kCut);
+    cut = s.cut;
+    stamp(p, Part::kSample);
+    // A piece is kept while the next one is scored: each alone is a chain of waits.
+#pragma unroll 1
+    for (int round = 1; round < pieces.rounds; ++round) {
+      offset = offset == (kStages - 1) * kPieceBytes ? 0 : offset + kPieceBytes;
+      const Cursor before = at;
+      at.next(pieces);
+      int next[kRows];
+      wait_copies<kStages - 1>();
+      __syncwarp();
+      score_piece(query, offset, next);
+      count = keep(before, bins, cut, count);
+      __syncwarp();
+      begin_piece(offset);
+      finish_bins(query, at, next);
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) bins[i] = next[i];
+      if (count + kPiece > p.candidate_limit) count = prune(count, cut);
+    }
+    count = keep(at, bins, cut, count);
     wait_copies<0>();
-    if (count > p.candidate_limit) s.overflowed = 1;
     stamp(p, Part::kScore);
     cluster_barrier(n_blocks);
     stamp(p, Part::kHistogram);
     clear_tied();
-    Threshold t = find(hist());
+    stamp(p, Part::kCleared);
+    Threshold t = find(hist(), s.cut);
     stamp(p, Part::kThreshold);
     bool again = s.overflowed != 0;
     if (t.highest_cut > 0 && (t.all < budget || t.bin < t.highest_cut)) {  // the same in all blocks
@@ -456,6 +476,7 @@ struct Chooser {
     const int chosen = min(budget, t.all);
     const int ties_wanted = chosen - t.above;  // of all blocks
     const int own_ties = min(max(ties_wanted - t.before_at, 0), t.own_at);
+    if (threadIdx.x == 0 && put.keys_each > 0) expect_bytes(put.arrival, 4 * put.n_keys(rank, chosen));
     if (again) {
       put_from_codes<kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv, t, own_ties,
                                       put);
@@ -483,9 +504,7 @@ struct Chooser {
     load_code(p.codes.codes + slot * kWords, code);
     const int length =
         p.codes.lengths != nullptr ? p.codes.lengths[slot / 2] >> (slot % 2 * 4) & 15 : 8;
-    int bin, same;
-    query.bins(code, code, length, length, bin, same);
-    return final_bin(bin, cell, last);
+    return final_bin(query.bin(code, length), cell, last);
   }
 
   __device__ __forceinline__ void put_from_candidates(int count, const Threshold& t, int own_ties,
@@ -509,6 +528,7 @@ struct Chooser {
     above = sum_of(above);
     if (lane == 0) s.warp_above[warp] = above;
     __syncthreads();
+    stamp(p, Part::kAbove);
     above = t.before_above + sum_of(lane < warp ? s.warp_above[lane] : 0);
     const int first_cell = pieces.first * kPiece;
 #pragma unroll 1
@@ -561,7 +581,7 @@ __device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, C
     if (bin >= 0) atomicAdd(c.sample() + bin, 1);
   }
   cluster_barrier(n_blocks);
-  c.find(c.sample());
+  c.find(c.sample(), 0);
 }
 
 /// The slow way, in the order of cells.
@@ -600,14 +620,15 @@ __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memo
 /// Attends to the block's list of cells, once all blocks have put what they chose.
 template <class T, int kDim, int kHeadTiles>
 __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memory,
-                                            const StepLayout& layout, const Cells& cells, int row,
-                                            int head, int rank, int n_blocks, int n_keys) {
+                                            const StepLayout& layout, const Arrivals& arrived,
+                                            const Cells& cells, int row, int head, int rank,
+                                            int n_blocks, int n_keys) {
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
   const auto* list = reinterpret_cast<const int32_t*>(memory + layout.list);
   std::byte* buffer = memory + layout.ring + warp * p.gather_bytes;
   __shared__ float2 ml[kStepWarps][8 * kHeadTiles];
   {
-    using Copies = TileCopies<kDim, 1, false>;
+    using Copies = TileCopies<kDim, 16 / kStepWarps, false>;
     __shared__ uint64_t arrivals[kStepWarps][Copies::kArrivals];
     const Copies copies{cells, shared_address(buffer), shared_address(&arrivals[warp][0])};
     // Few keys are dealt out to all warps, so that their rows come in fewer steps.
@@ -619,76 +640,69 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
       return in_tile < of_tile && at < n_keys ? list[at] : -1;
     };
     Attention<T, kDim, kHeadTiles> attention;
-    if (n_blocks > 1) cluster_arrive();
     attention.begin(reinterpret_cast<const float*>(memory + layout.vectors), vector_stride(kDim),
                     p.group);
-    if (n_blocks > 1) {
-      cluster_wait();
-    } else {
-      __syncthreads();
-    }
+    __syncthreads();  // the ring's memory is used anew
+    receive(shared_address(&arrived.list), n_blocks == 1);
     stamp(p, Part::kWait);
     copies.init();
     copies.begin_all(warp, kStepWarps, n_tiles, cell_at);
+    stamp(p, Part::kTile);
+    stamp(p, Part::kKeys);
     attention.run(p, copies, row, head, warp, kStepWarps, n_tiles, cell_at);
     stamp(p, Part::kAttend);
     attention.put(p.group, reinterpret_cast<float*>(buffer), &ml[warp][0].x);
   }
   __syncthreads();
+  stamp(p, Part::kPut);
   // The warps' results become the block's; a warp here has elements of one head. They go to the
   // blocks that finish them, a range of dimensions each.
-  const int shift = log2_of(n_blocks), columns = kDim >> shift;
-  const uint32_t results = shared_address(memory + layout.shared);
+  const int columns = kDim >> log2_of(n_blocks);
+  const uint32_t results = shared_address(memory + layout.results);
   const uint32_t mls = results + p.group * kDim * 4;
+  const uint32_t arrival = shared_address(&arrived.results);
 #pragma unroll 1
   for (int i = threadIdx.x; i < p.group * kDim; i += kStepThreads) {
     const int g = i / kDim, d = i % kDim;
     const float2 part = lane < kStepWarps ? ml[lane][g] : make_float2(-INFINITY, 0.0f);
-    Common c{part.x, 0.0f};
+    float max = part.x;
 #pragma unroll
-    for (int step = 1; step < kStepWarps; step *= 2) {
-      c.max = fmaxf(c.max, __shfl_xor_sync(kAll, c.max, step, kStepWarps));
+    for (int step = 1; step < kWarp; step *= 2) {
+      max = fmaxf(max, __shfl_xor_sync(kAll, max, step));
     }
-    const float scale = exp2f(part.x - (c.max == -INFINITY ? 0.0f : c.max));
-    float sum = 0.0f;
+    const float scale = exp2f(part.x - (max == -INFINITY ? 0.0f : max));
+    float of_head = scale * part.y, sum = 0.0f;
 #pragma unroll
     for (int w = 0; w < kStepWarps; ++w) {
       sum += __shfl_sync(kAll, scale, w) *
              reinterpret_cast<const float*>(memory + layout.ring +
                                             w * p.gather_bytes)[g * kHeadStride<kDim> + d];
     }
-    c.sum = scale * part.y;
 #pragma unroll
-    for (int step = 1; step < kStepWarps; step *= 2) {
-      c.sum += __shfl_xor_sync(kAll, c.sum, step, kStepWarps);
+    for (int step = 1; step < kWarp; step *= 2) {
+      of_head += __shfl_xor_sync(kAll, of_head, step);
     }
-    if (n_blocks == 1) {
-      c.max = __shfl_sync(kAll, c.max, 0), c.sum = __shfl_sync(kAll, c.sum, 0);
-      const int q_head = head * p.group + g;
-      store_out(p, row, q_head, d, sum * normaliser(p, q_head, c));
-      continue;
-    }
-    store_peer(peer_address(results + ((rank * p.group + g) * columns + (d & (columns - 1))) * 4,
-                            d >> log2_of(columns)),
-               sum);
+    const int owner = d >> log2_of(columns);
+    send(peer_address(results + ((rank * p.group + g) * columns + (d & (columns - 1))) * 4, owner),
+         __float_as_uint(sum), peer_address(arrival, owner), n_blocks == 1);
     if (d < n_blocks) {  // lanes of one warp, below kStepWarps
       const uint32_t to = peer_address(mls + (rank * p.group + g) * 8, d);
-      store_peer(to, c.max);
-      store_peer(to + 4, c.sum);
+      send(to, __float_as_uint(max), peer_address(arrival, d), n_blocks == 1);
+      send(to + 4, __float_as_uint(of_head), peer_address(arrival, d), n_blocks == 1);
     }
   }
   stamp(p, Part::kMerge);
-  if (n_blocks == 1) return;
-  cluster_barrier(n_blocks);
-  const auto* parts = reinterpret_cast<const float*>(memory + layout.shared);
+  receive(arrival, n_blocks == 1);
+  stamp(p, Part::kExchanged);
+  const auto* parts = reinterpret_cast<const float*>(memory + layout.results);
   const auto* part_ml = reinterpret_cast<const float2*>(parts + p.group * kDim);
 #pragma unroll 1
   for (int i = threadIdx.x; i < p.group * columns; i += kStepThreads) {
     const int g = i >> log2_of(columns), d = rank * columns + (i & (columns - 1));
-    float m = -INFINITY;
+    float max = -INFINITY;
 #pragma unroll 8
-    for (int b = 0; b < n_blocks; ++b) m = fmaxf(m, part_ml[b * p.group + g].x);
-    const float base = m == -INFINITY ? 0.0f : m;
+    for (int b = 0; b < n_blocks; ++b) max = fmaxf(max, part_ml[b * p.group + g].x);
+    const float base = max == -INFINITY ? 0.0f : max;
     float total = 0.0f, sum = 0.0f;
 #pragma unroll 8
     for (int b = 0; b < n_blocks; ++b) {
@@ -698,7 +712,7 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
       sum += scale * parts[b * p.group * columns + i];
     }
     const int q_head = head * p.group + g;
-    store_out(p, row, q_head, d, sum * normaliser(p, q_head, {m, total}));
+    store_out(p, row, q_head, d, sum * normaliser(p, q_head, {max, total}));
   }
 }
 
@@ -709,15 +723,17 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   extern __shared__ __align__(128) std::byte memory[];
   __shared__ Codes<kWords> codes;
   __shared__ SelectScratch scratch;
+  __shared__ Arrivals arrivals;
   stamp(p, Part::kBegin);
   const int n_blocks = gridDim.x, head = blockIdx.y, row = blockIdx.z;
+  // What a kernel is given comes from memory line by line: all warps ask at once.
+  asm volatile("" ::"r"(reinterpret_cast<const int*>(&p)[warp_index() * 16 % (sizeof(p) / 4)]));
   if (!p.early) wait_for_previous();
-  if (n_blocks > 1) cluster_arrive();  // this block has begun: others may write into its memory
 
   // W and the queries are asked for before all else, and before the codes, which would keep them
   // waiting in the memory's queues; and a warp that asks for too many codes is itself kept waiting,
   // so most are asked for after its part in encoding.
-  constexpr int kSoon = 1;
+  constexpr int kSoon = 16 / kStepWarps;
   const StepLayout layout(p, n_blocks);
   {
     const float* w = p.projection.queries != nullptr ? p.projection.queries : p.projection.keys;
@@ -729,20 +745,33 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   }
   Queries<kStepThreads, kDim, kDim == 0 ? kMaxGroup : 8> q;
   if (!p.early) q.load(p, row, head);
+  stamp(p, Part::kSlab);
+  if (threadIdx.x == 0) {
+    init_arrival(shared_address(&arrivals.codes));
+    init_arrival(shared_address(&arrivals.list));
+    init_arrival(shared_address(&arrivals.results));
+    publish_arrivals();
+  }
+  if (n_blocks > 1) cluster_arrive();  // this block has begun: others may send to it
+  stamp(p, Part::kQ);
   const float inv_unit = p.codes.lengths != nullptr ? p.projection.inv_units[head] : 0.0f;
   const int n_kv = p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv;
   constexpr int kStages = n_stages(kDim > 0, 32 * kWords);
   Chooser<kWords, kPlanes, kStages> chooser(p, memory, codes, scratch, n_blocks, row, head, n_kv);
   const auto begin_codes = [&](int first, int last) {
 #pragma unroll 1
-    for (int stage = first; stage < last; ++stage) chooser.begin_piece(stage);
+    for (int stage = first; stage < last; ++stage) {
+      chooser.begin_piece(stage * decltype(chooser)::kPieceBytes);
+    }
   };
   if (p.early) {
     begin_codes(0, kSoon);
     wait_for_previous();
     q.load(p, row, head);
   }
-  const float key = chooser.load_last_key();
+  stamp(p, Part::kChooser);
+  const uint32_t key = chooser.load_last_key();
+  stamp(p, Part::kKey);
 #pragma unroll 1
   for (int i = threadIdx.x; i < n_bins(p.group, p.rbit) / 4; i += kStepThreads) {
     const int4 zeros = make_int4(0, 0, 0, 0);
@@ -752,23 +781,36 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   if (threadIdx.x == 0) scratch.overflowed = 0;
   q.store(p, chooser.vector(0), vector_stride(p.head_dim));
   chooser.store_last_key(key);
+  stamp(p, Part::kStored);
   if (p.early) {
     wait_copies<kSoon>();
   } else {
     wait_copies<0>();
+    stamp(p, Part::kCame);
     begin_codes(0, kSoon);
   }
-  // Other blocks write into this one's codes: they must have begun.
+  const int wanted_of_sample = chooser.wanted_of_sample();
+  const int n_vectors = p.group + (chooser.last_code >= 0 ? 1 : 0);
+  const int code_parts = max(kWords, n_blocks);
+  if (threadIdx.x == 0) {
+    expect_bytes(shared_address(&arrivals.codes), n_vectors * code_parts * 4);
+    if constexpr (kDim > 0) {
+      expect_bytes(shared_address(&arrivals.results), p.group * (kDim + 2 * n_blocks) * 4);
+    }
+  }
+  stamp(p, Part::kArrived);
+  chooser.fill_lengths();
+  // What is sent to another block needs it to have begun.
   if (n_blocks > 1) cluster_wait();
   __syncthreads();
   stamp(p, Part::kInputs);
-  chooser.template encode<kDim>(inv_unit);
+  chooser.template encode<kDim>(inv_unit, shared_address(&arrivals.codes));
   stamp(p, Part::kEncode);
-  if (n_blocks > 1) cluster_arrive();
   begin_codes(kSoon, kStages);
-  if (n_blocks > 1) cluster_wait();
-  __syncthreads();
-  make_planes(codes, p.group);
+  stamp(p, Part::kAsked);
+  receive(shared_address(&arrivals.codes), n_blocks == 1);
+  stamp(p, Part::kReceived);
+  make_planes(codes, n_vectors, p.group, 32 * kWords >> log2_of(code_parts));
   __syncthreads();
   chooser.store_last_code();
   stamp(p, Part::kExchange);
@@ -776,21 +818,21 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   const int64_t pair = static_cast<int64_t>(row) * p.n_kv_heads + head;
   const int valid_budget = min(chooser.budget, max(n_kv, 0));
   Lists lists{p.selected != nullptr ? p.selected + pair * p.selected_stride : nullptr,
-              shared_address(memory + layout.list), 0, n_blocks};
+              shared_address(memory + layout.list), shared_address(&arrivals.list), 0, n_blocks};
   if constexpr (kDim > 0) {
     const int each = (valid_budget + n_blocks - 1) >> chooser.shift;
     lists.keys_each = max(kTileKeys, (each + kTileKeys - 1) / kTileKeys * kTileKeys);
   }
-  const int chosen = chooser.choose(lists);
+  const int chosen = chooser.choose(lists, wanted_of_sample);
   if (p.n_selected != nullptr && chooser.rank == 0 && threadIdx.x == 0) p.n_selected[pair] = chosen;
   stamp(p, Part::kLists);
   let_next_start();
   if constexpr (kDim > 0) {
-    const int n_keys = min(max(chosen - chooser.rank * lists.keys_each, 0), lists.keys_each);
-    attend_list<T, kDim, kHeadTiles>(p, memory, layout, chooser.cells, row, head, chooser.rank,
-                                     n_blocks, n_keys);
+    attend_list<T, kDim, kHeadTiles>(p, memory, layout, arrivals, chooser.cells, row, head,
+                                     chooser.rank, n_blocks, lists.n_keys(chooser.rank, chosen));
   } else {
-    cluster_barrier(n_blocks);  // none leaves while others read its histogram
+    // None leaves while others read its histogram; otherwise what they send says that they have.
+    cluster_barrier(n_blocks);
   }
   stamp(p, Part::kFinish);
 }
