@@ -98,28 +98,25 @@ struct TileCopies {
     }
   }
 
+  /// A lane copies 16 bytes of each of several rows. All their addresses are made at once.
   template <class CellAt>
   __device__ __forceinline__ void begin_by_threads(int tile, uint32_t to, bool values,
                                                    CellAt cell_at) const {
-    constexpr int kChunks = Tile<kDim>::kChunks;
-    constexpr uint32_t kNone = 0xffffffffu;
+    constexpr int kChunks = Tile<kDim>::kChunks, kSteps = kTileKeys * kChunks / kWarp;
     const int lane = threadIdx.x % kWarp;
-    const int cell = cell_at(tile * kTileKeys + lane % kTileKeys);
-    // In units of 16 bytes, so that what goes from lane to lane is one word.
-    const uint32_t offset =
-        cell < 0 ? kNone : static_cast<uint32_t>((cells.key(cell) - cells.keys) / 16);
-    const std::byte* base = cells.keys + (values ? cells.to_values : 0);
+    const auto row_of = [&](int i) { return (i * kWarp + lane) / kChunks; };
+    const auto chunk_of = [&](int i) { return (i * kWarp + lane) % kChunks; };
+    int cell[kSteps];
+    const std::byte* from[kSteps];
 #pragma unroll
-    for (int i = 0; i < kChunks / 2; ++i) {
-      const int at_chunk = i * kWarp + lane;
-      const int r = at_chunk / kChunks, chunk = at_chunk % kChunks;
-      const uint32_t from = __shfl_sync(kAll, offset, r);
-      const uint32_t row = to + r * Tile<kDim>::kRowBytes + chunk * 16;
-      if (from != kNone) {
-        copy_async<16>(row, base + (static_cast<uint64_t>(from) + chunk) * 16, true);
-      } else if (values) {
-        store_zeros(row);  // a weight of 0 times what happens to lie here must be 0
-      }
+    for (int i = 0; i < kSteps; ++i) cell[i] = cell_at(tile * kTileKeys + row_of(i));
+    cells.template rows<kSteps>(cells.keys + (values ? cells.to_values : 0), cell, from);
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      const uint32_t at = to + row_of(i) * Tile<kDim>::kRowBytes + chunk_of(i) * 16;
+      copy_if(cell[i] >= 0, at, from[i] + chunk_of(i) * 16);
+      // A weight of 0 times what happens to lie here must be 0.
+      if (values) zero_if(cell[i] < 0, at);
     }
   }
 

@@ -41,6 +41,29 @@ struct Cells {
     return keys + table[cell >> page_shift] * page_stride + in_page * cell_stride;
   }
 
+  /// Where rows of several cells lie, counted from `base`; negative cells: anywhere in the cache.
+  template <int n>
+  __device__ __forceinline__ void rows(const std::byte* base, const int (&cell)[n],
+                                       const std::byte* (&row)[n]) const {
+    if (table == nullptr) {
+      // Strides are multiples of 16, and what goes into a register pair is multiplied at once.
+      const auto units = static_cast<uint32_t>(cell_stride / 16);
+#pragma unroll
+      for (int i = 0; i < n; ++i) {
+        row[i] = base + (static_cast<uint64_t>(static_cast<uint32_t>(max(cell[i], 0))) * units << 4);
+      }
+      return;
+    }
+    int page[n];
+#pragma unroll
+    for (int i = 0; i < n; ++i) page[i] = table[max(cell[i], 0) >> page_shift];
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+      const int in_page = max(cell[i], 0) & ((1 << page_shift) - 1);
+      row[i] = base + page[i] * page_stride + in_page * cell_stride;
+    }
+  }
+
   /// Index of the cell's code and length.
   __device__ __forceinline__ int64_t slot(int cell) const {
     if (table == nullptr) return first_slot + cell;

@@ -46,6 +46,14 @@ __device__ __forceinline__ void copy_async(uint32_t to, const void* from, bool o
                  : "memory");
   }
 }
+/// By a predicate: where there is nothing to copy, nothing is done.
+__device__ __forceinline__ void copy_if(bool ok, uint32_t to, const void* from) {
+  asm volatile(
+      "{\n.reg .pred ok;\nsetp.ne.u32 ok, %2, 0;\n"
+      "@ok cp.async.cg.shared.global [%0], [%1], 16;\n}" ::"r"(to),
+      "l"(from), "r"(static_cast<uint32_t>(ok))
+      : "memory");
+}
 __device__ __forceinline__ void commit_copies() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
@@ -109,6 +117,13 @@ __device__ __forceinline__ void store_if(bool ok, uint32_t to, uint32_t v) {
   asm volatile("{\n.reg .pred ok;\nsetp.ne.u32 ok, %2, 0;\n@ok st.shared.u32 [%0], %1;\n}" ::"r"(to),
                "r"(v), "r"(static_cast<uint32_t>(ok))
                : "memory");
+}
+__device__ __forceinline__ void zero_if(bool ok, uint32_t to) {
+  asm volatile(
+      "{\n.reg .pred ok;\nsetp.ne.u32 ok, %1, 0;\n@ok st.shared.v4.u32 [%0], {%2, %2, %2, %2};\n}" ::
+          "r"(to),
+      "r"(static_cast<uint32_t>(ok)), "r"(0)
+      : "memory");
 }
 __device__ __forceinline__ void count_if(bool ok, uint32_t to) {
   asm volatile("{\n.reg .pred ok;\nsetp.ne.u32 ok, %1, 0;\n@ok red.shared.add.u32 [%0], 1;\n}" ::"r"(
@@ -228,6 +243,12 @@ __device__ __forceinline__ int cluster_size() {
   return 1;
 #endif
 }
+/// A block has begun, and the others may send to it: nothing that was written is there for them yet.
+__device__ __forceinline__ void cluster_begin() {
+#if HATA_CLUSTERS
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+#endif
+}
 /// What this thread wrote to its own block's shared memory is there for the others. What it wrote to
 /// theirs need not be: for that there is send(). (The barrier that has this order as well is preceded
 /// by a fence of the whole device, which waits for all loads under way.)
@@ -281,20 +302,20 @@ __device__ __forceinline__ uint32_t load_peer(uint32_t address) {
   asm volatile("ld." HATA_PEER ".u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
   return v;
 }
-/// Stores a word in a block's shared memory, and tells a barrier there that 4 bytes have come. Both
-/// addresses are peer_address(). A block without a cluster stores for itself.
-__device__ __forceinline__ void send(uint32_t address, uint32_t v,
+/// Where `ok`, stores a word in a block's shared memory, and tells a barrier there that 4 bytes have
+/// come. Both addresses are peer_address(). A block without a cluster (`alone`) stores for itself.
+/// Predicates, not branches.
+__device__ __forceinline__ void send(bool ok, uint32_t address, uint32_t v,
                                      [[maybe_unused]] uint32_t arrival, bool alone) {
 #if HATA_CLUSTERS
-  if (!alone) {
-    asm volatile(
-        "st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [%0], %1, [%2];" ::"r"(address),
-        "r"(v), "r"(arrival)
-        : "memory");
-    return;
-  }
+  asm volatile(
+      "{\n.reg .pred ok;\nsetp.ne.u32 ok, %3, 0;\n"
+      "@ok st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [%0], %1, [%2];\n}" ::"r"(
+          address),
+      "r"(v), "r"(arrival), "r"(static_cast<uint32_t>(ok && !alone))
+      : "memory");
 #endif
-  asm volatile("st." HATA_PEER ".u32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
+  if (!HATA_CLUSTERS || alone) store_if(ok, address, v);
 }
 /// Until all that was sent to this block has come, as much as expect_bytes() said. All threads.
 __device__ __forceinline__ void receive([[maybe_unused]] uint32_t arrival, bool alone) {

@@ -106,11 +106,11 @@ __device__ __forceinline__ void begin_slab(const float* w, int head_dim, int rbi
 /// these are fewer. A thread takes kColumns columns, 32 apart, of three vectors, whose chains of
 /// multiply-adds run side by side: what limits this is the loads from shared memory, and x costs as
 /// much as W though all lanes want the same. kDim: head_dim, 0: any.
-template <int kDim, int kColumns>
+template <int kDim, int kColumns, class F>
 __device__ __forceinline__ void encode_columns(const float* slab, int head_dim, int first,
                                                int columns, const float* x, int n_vectors,
                                                uint32_t codes, uint32_t arrival, int n_blocks,
-                                               int n_threads) {
+                                               int n_threads, F f) {
 #ifndef KB
 #define KB 3
 #endif
@@ -159,6 +159,7 @@ __device__ __forceinline__ void encode_columns(const float* slab, int head_dim, 
         }
       }
     }
+    f();
     // The warp has 32 columns of three vectors, or fewer columns of several threes. A lane sends
     // what one block gets of one vector.
     const int width = min(lanes, kWarp), threes = kWarp / width;
@@ -174,26 +175,25 @@ __device__ __forceinline__ void encode_columns(const float* slab, int head_dim, 
       for (int i = threadIdx.x % kWarp; i < threes * kAtOnce * n_blocks; i += kWarp) {
         const int of_warp = i >> log2_of(n_blocks), three = of_warp / kAtOnce;
         const int j = of_warp - three * kAtOnce, to = base_vector + of_warp;
-        if (to >= n_vectors) continue;
         const unsigned word = (j == 0 ? bits[0] : j == 1 ? bits[1] : bits[kAtOnce - 1]) >> (three * width);
         const int rank = i & (n_blocks - 1);
-        send(peer_address(codes + (to * kCodeParts + part) * 4, rank),
+        send(to < n_vectors, peer_address(codes + (to * kCodeParts + part) * 4, rank),
              width == kWarp ? word : word & ((1u << width) - 1), peer_address(arrival, rank),
              n_blocks == 1);
       }
     }
   }
 }
-template <int kDim>
+template <int kDim, class F>
 __device__ __forceinline__ void encode_slab(const float* slab, int head_dim, int first, int columns,
                                             const float* x, int n_vectors, uint32_t codes,
-                                            uint32_t arrival, int n_blocks, int n_threads) {
+                                            uint32_t arrival, int n_blocks, int n_threads, F f) {
   if (columns >= KA * kWarp) {
     encode_columns<kDim, KA>(slab, head_dim, first, columns, x, n_vectors, codes, arrival, n_blocks,
-                            n_threads);
+                            n_threads, f);
   } else {
     encode_columns<kDim, 1>(slab, head_dim, first, columns, x, n_vectors, codes, arrival, n_blocks,
-                            n_threads);
+                            n_threads, f);
   }
 }
 

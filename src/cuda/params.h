@@ -36,9 +36,9 @@ constexpr int n_planes(int group) {
 }
 
 /// Parts of the step kernel, for clocks.cuh, each named by its end.
-enum class Part {kBegin, kSlab, kQ, kChooser, kKey, kStored, kCame, kArrived, kInputs, kEncode, kAsked, kReceived, kExchange, kQuery, kCounted, kSample, kScore, kHistogram, kCleared, kThreshold, kAbove, kLists, kWait, kTile, kKeys, kAttend, kPut, kMerge, kExchanged, kFinish};
-constexpr int kParts = 30;
-constexpr const char* kPartNames[kParts] = {"begin", "slab", "q", "chooser", "key", "stored", "came", "arrived", "inputs", "encode", "asked", "received", "exchange", "query", "counted", "sample", "score", "histogram", "cleared", "threshold", "above", "lists", "wait", "tile", "keys", "attend", "put", "merge", "exchanged", "finish"};
+enum class Part {kBegin, kSlab, kQ, kChooser, kKey, kStored, kCame, kArrived, kInputs, kProduct, kEncode, kAsked, kReceived, kPlanes, kExchange, kQuery, kCounted, kSample, kScore, kHistogram, kCleared, kThreshold, kAbove, kLists, kWait, kTile, kKeys, kAttend, kPut, kMerge, kExchanged, kFinish};
+constexpr int kParts = 32;
+constexpr const char* kPartNames[kParts] = {"begin", "slab", "q", "chooser", "key", "stored", "came", "arrived", "inputs", "product", "encode", "asked", "received", "planes", "exchange", "query", "counted", "sample", "score", "histogram", "cleared", "threshold", "above", "lists", "wait", "tile", "keys", "attend", "put", "merge", "exchanged", "finish"};
 
 struct StepParams {
   int n_rows, n_kv_heads, group, head_dim, rbit;

@@ -60,19 +60,18 @@ struct Lists {
   uint32_t arrival;   ///< likewise: the barrier for it
   int keys_each;      ///< 0: not attended to here
   int n_blocks;
+  uint32_t inverse;  ///< of keys_each, in 2^-32, rounded up; exact for as many keys as fit a list
 
   /// How many of `chosen` keys block `rank` attends to.
   __device__ __forceinline__ int n_keys(int rank, int chosen) const {
     return min(max(chosen - rank * keys_each, 0), keys_each);
   }
-  __device__ __forceinline__ void operator()(int position, int cell) const {
-    if (selected != nullptr) selected[position] = cell;
+  __device__ __forceinline__ void operator()(bool ok, int position, int cell) const {
+    if (selected != nullptr && ok) selected[position] = cell;
     if (keys_each == 0) return;
-    int owner = 0, end = keys_each;
-#pragma unroll 1
-    for (; position >= end; end += keys_each) ++owner;  // few blocks: sooner than a division
-    send(peer_address(list + 4 * (position - end + keys_each), owner), static_cast<uint32_t>(cell),
-         peer_address(arrival, owner), n_blocks == 1);
+    const int owner = n_blocks > 1 ? __umulhi(position, inverse) : 0;
+    send(ok, peer_address(list + 4 * (position - owner * keys_each), owner),
+         static_cast<uint32_t>(cell), peer_address(arrival, owner), n_blocks == 1);
   }
 };
 
@@ -236,8 +235,8 @@ struct Chooser {
   }
 
   /// Encodes the queries and the last key. The first slab of W is in shared memory.
-  template <int kDim>
-  __device__ __forceinline__ void encode(float inv_unit, uint32_t arrival) {
+  template <int kDim, class F>
+  __device__ __forceinline__ void encode(float inv_unit, uint32_t arrival, F f) {
     const bool with_key = last_code >= 0;
     const bool apart = p.projection.queries != nullptr;
     if (with_key && p.codes.lengths != nullptr && warp == kStepWarps - 1) {
@@ -264,7 +263,7 @@ struct Chooser {
           __syncthreads();
         }
         encode_slab<kDim>(slab, p.head_dim, rank * own + column, step, vector(first), count,
-                          shared_address(&codes.parts[first][0]), arrival, n_blocks, kStepThreads);
+                          shared_address(&codes.parts[first][0]), arrival, n_blocks, kStepThreads, f);
       }
     }
   }
@@ -531,15 +530,13 @@ struct Chooser {
     stamp(p, Part::kAbove);
     above = t.before_above + sum_of(lane < warp ? s.warp_above[lane] : 0);
     const int first_cell = pieces.first * kPiece;
-#pragma unroll 1
+#pragma unroll 2
     for (int first = 0; first < count; first += kWarp) {
       const uint32_t entry = first + lane < count ? mine[first + lane] : 0;
       const bool is_above = entry >= above_from;
       const unsigned aboves = __ballot_sync(kAll, is_above);
-      if (is_above) {
-        put(above + __popc(aboves & ((1u << lane) - 1)),
-            first_cell + static_cast<int>(entry & kIndex));
-      }
+      put(is_above, above + __popc(aboves & ((1u << lane) - 1)),
+          first_cell + static_cast<int>(entry & kIndex));
       above += __popc(aboves);
     }
     if (own_ties == 0) return;  // the same in all threads
@@ -559,7 +556,7 @@ struct Chooser {
     for (int w = begin; w < end; ++w) {
 #pragma unroll 1
       for (uint32_t bits = tied()[w]; bits != 0 && tie < own_ties; bits &= bits - 1, ++tie) {
-        put(t.above + t.before_at + tie, first_cell + 32 * w + __ffs(bits) - 1);
+        put(true, t.above + t.before_at + tie, first_cell + 32 * w + __ffs(bits) - 1);
       }
     }
   }
@@ -612,8 +609,8 @@ __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memo
     }
     const unsigned below = (1u << c.lane) - 1;
     my_ties += __popc(is_at & below);
-    if (bin > t.bin) put(my_above + __popc(is_above & below), cell);
-    if (bin == t.bin && my_ties < own_ties) put(t.above + t.before_at + my_ties, cell);
+    put(bin > t.bin, my_above + __popc(is_above & below), cell);
+    put(bin == t.bin && my_ties < own_ties, t.above + t.before_at + my_ties, cell);
   }
 }
 
@@ -683,12 +680,12 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
       of_head += __shfl_xor_sync(kAll, of_head, step);
     }
     const int owner = d >> log2_of(columns);
-    send(peer_address(results + ((rank * p.group + g) * columns + (d & (columns - 1))) * 4, owner),
+    send(true, peer_address(results + ((rank * p.group + g) * columns + (d & (columns - 1))) * 4, owner),
          __float_as_uint(sum), peer_address(arrival, owner), n_blocks == 1);
     if (d < n_blocks) {  // lanes of one warp, below kStepWarps
       const uint32_t to = peer_address(mls + (rank * p.group + g) * 8, d);
-      send(to, __float_as_uint(max), peer_address(arrival, d), n_blocks == 1);
-      send(to + 4, __float_as_uint(of_head), peer_address(arrival, d), n_blocks == 1);
+      send(true, to, __float_as_uint(max), peer_address(arrival, d), n_blocks == 1);
+      send(true, to + 4, __float_as_uint(of_head), peer_address(arrival, d), n_blocks == 1);
     }
   }
   stamp(p, Part::kMerge);
@@ -752,7 +749,7 @@ __global__ void __launch_bounds__(kStepThreads, 1)
     init_arrival(shared_address(&arrivals.results));
     publish_arrivals();
   }
-  if (n_blocks > 1) cluster_arrive();  // this block has begun: others may send to it
+  if (n_blocks > 1) cluster_begin();
   stamp(p, Part::kQ);
   const float inv_unit = p.codes.lengths != nullptr ? p.projection.inv_units[head] : 0.0f;
   const int n_kv = p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv;
@@ -804,7 +801,7 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   if (n_blocks > 1) cluster_wait();
   __syncthreads();
   stamp(p, Part::kInputs);
-  chooser.template encode<kDim>(inv_unit, shared_address(&arrivals.codes));
+  chooser.template encode<kDim>(inv_unit, shared_address(&arrivals.codes), [&] { stamp(p, Part::kProduct); });
   stamp(p, Part::kEncode);
   begin_codes(kSoon, kStages);
   stamp(p, Part::kAsked);
@@ -812,16 +809,18 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   stamp(p, Part::kReceived);
   make_planes(codes, n_vectors, p.group, 32 * kWords >> log2_of(code_parts));
   __syncthreads();
+  stamp(p, Part::kPlanes);
   chooser.store_last_code();
   stamp(p, Part::kExchange);
 
   const int64_t pair = static_cast<int64_t>(row) * p.n_kv_heads + head;
   const int valid_budget = min(chooser.budget, max(n_kv, 0));
   Lists lists{p.selected != nullptr ? p.selected + pair * p.selected_stride : nullptr,
-              shared_address(memory + layout.list), shared_address(&arrivals.list), 0, n_blocks};
+              shared_address(memory + layout.list), shared_address(&arrivals.list), 0, n_blocks, 0};
   if constexpr (kDim > 0) {
     const int each = (valid_budget + n_blocks - 1) >> chooser.shift;
     lists.keys_each = max(kTileKeys, (each + kTileKeys - 1) / kTileKeys * kTileKeys);
+    lists.inverse = 0xffffffffu / lists.keys_each + 1;
   }
   const int chosen = chooser.choose(lists, wanted_of_sample);
   if (p.n_selected != nullptr && chooser.rank == 0 && threadIdx.x == 0) p.n_selected[pair] = chosen;
