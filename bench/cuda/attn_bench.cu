@@ -56,8 +56,7 @@ class Bench {
   double step_bytes(int budget) const;
   void report(const std::string& method, const char* stage, int budget, double bytes,
               const std::function<void(int)>& enqueue, const std::function<void(const Row&)>& row);
-  void measure_parts(const std::string& method, int budget,
-                     const std::function<void(int)>& enqueue,
+  void measure_parts(const std::string& method, int budget, const std::function<void(int)>& enqueue,
                      const std::function<void(const Row&)>& row);
   void measure_quest(int page, int budget, const std::function<void(const Row&)>& row);
   void measure_loki(int budget, const std::function<void(const Row&)>& row);

@@ -32,7 +32,7 @@ struct Options {
   std::vector<std::string> methods = {"dense", "hata", "auto"};
   int rbit = 128;
   bool lengths = true;
-  bool alike = false;  ///< keys about a common mean
+  bool alike = false;   ///< keys about a common mean
   bool clocks = false;  ///< also: the parts of HATA's kernel
   double memory_gb = 70.0;
   double seconds = 1e9;  ///< no new cell is begun after this time

@@ -60,9 +60,22 @@ struct TileCopies {
   template <class CellAt>
   __device__ __forceinline__ void begin_all(int first, int n_warps, int n_tiles,
                                             CellAt cell_at) const {
+    if constexpr (kStages == 1 && !kBulk) {
+      if (first < n_tiles) {
+        Rows rows(*this, first, cell_at);
+        rows.begin(at(0, false), false);
+        commit_copies();
+        rows.from_values(cells);
+        rows.begin(at(0, true), true);
+      } else {
+        commit_copies();
+      }
+      commit_copies();
+    } else {
 #pragma unroll 1
-    for (int i = 0; i < 2 * kStages; ++i) {
-      begin(first + i / 2 * n_warps, n_tiles, i / 2, i % 2 != 0, cell_at);
+      for (int i = 0; i < 2 * kStages; ++i) {
+        begin(first + i / 2 * n_warps, n_tiles, i / 2, i % 2 != 0, cell_at);
+      }
     }
   }
 
@@ -86,7 +99,7 @@ struct TileCopies {
     const int n_rows = __popc(__ballot_sync(kAll, cell >= 0));
     if (lane == 0) expect_bytes(barrier, n_rows * kDim * 2);
     const uint32_t row = to + lane * Tile<kDim>::kRowBytes;
-    if (n_rows < kTileKeys && lane < kTileKeys && cell < 0) {
+    if (values && n_rows < kTileKeys && lane < kTileKeys && cell < 0) {
       // A weight of 0 times what happens to lie here must be 0.
 #pragma unroll 1
       for (int i = 0; i < kDim * 2; i += 16) store_zeros(row + i);
@@ -98,26 +111,47 @@ struct TileCopies {
     }
   }
 
-  /// A lane copies 16 bytes of each of several rows. All their addresses are made at once.
+  /// What a lane copies of a tile: 16 bytes of each of several rows, all addresses made at once.
+  struct Rows {
+    static constexpr int kChunks = Tile<kDim>::kChunks, kSteps = kTileKeys * kChunks / kWarp;
+    int cell[kSteps];
+    const std::byte* from[kSteps];
+
+    template <class CellAt>
+    __device__ __forceinline__ Rows(const TileCopies& copies, int tile, CellAt cell_at) {
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) cell[i] = cell_at(tile * kTileKeys + row(i));
+      copies.cells.template rows<kSteps>(cell, from);
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) from[i] += chunk(i) * 16;
+    }
+    static __device__ __forceinline__ int row(int i) {
+      return (i * kWarp + static_cast<int>(threadIdx.x) % kWarp) / kChunks;
+    }
+    static __device__ __forceinline__ int chunk(int i) {
+      return (i * kWarp + static_cast<int>(threadIdx.x) % kWarp) % kChunks;
+    }
+    /// Addresses were those of keys.
+    __device__ __forceinline__ void from_values(const Cells& cells) {
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) from[i] += cells.to_values;
+    }
+    __device__ __forceinline__ void begin(uint32_t to, bool values) const {
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) {
+        const uint32_t at = to + row(i) * Tile<kDim>::kRowBytes + chunk(i) * 16;
+        copy_if(cell[i] >= 0, at, from[i]);
+        // A weight of 0 times what happens to lie here must be 0.
+        if (values) zero_if(cell[i] < 0, at);
+      }
+    }
+  };
   template <class CellAt>
   __device__ __forceinline__ void begin_by_threads(int tile, uint32_t to, bool values,
                                                    CellAt cell_at) const {
-    constexpr int kChunks = Tile<kDim>::kChunks, kSteps = kTileKeys * kChunks / kWarp;
-    const int lane = threadIdx.x % kWarp;
-    const auto row_of = [&](int i) { return (i * kWarp + lane) / kChunks; };
-    const auto chunk_of = [&](int i) { return (i * kWarp + lane) % kChunks; };
-    int cell[kSteps];
-    const std::byte* from[kSteps];
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) cell[i] = cell_at(tile * kTileKeys + row_of(i));
-    cells.template rows<kSteps>(cells.keys + (values ? cells.to_values : 0), cell, from);
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-      const uint32_t at = to + row_of(i) * Tile<kDim>::kRowBytes + chunk_of(i) * 16;
-      copy_if(cell[i] >= 0, at, from[i] + chunk_of(i) * 16);
-      // A weight of 0 times what happens to lie here must be 0.
-      if (values) zero_if(cell[i] < 0, at);
-    }
+    Rows rows(*this, tile, cell_at);
+    if (values) rows.from_values(cells);
+    rows.begin(to, values);
   }
 
   /// Until the oldest copies of the slot are there; parity: of how often it was used.

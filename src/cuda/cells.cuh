@@ -41,16 +41,16 @@ struct Cells {
     return keys + table[cell >> page_shift] * page_stride + in_page * cell_stride;
   }
 
-  /// Where rows of several cells lie, counted from `base`; negative cells: anywhere in the cache.
+  /// The keys of several cells; of negative ones: anywhere in the cache.
   template <int n>
-  __device__ __forceinline__ void rows(const std::byte* base, const int (&cell)[n],
-                                       const std::byte* (&row)[n]) const {
+  __device__ __forceinline__ void rows(const int (&cell)[n], const std::byte* (&row)[n]) const {
     if (table == nullptr) {
       // Strides are multiples of 16, and what goes into a register pair is multiplied at once.
       const auto units = static_cast<uint32_t>(cell_stride / 16);
 #pragma unroll
       for (int i = 0; i < n; ++i) {
-        row[i] = base + (static_cast<uint64_t>(static_cast<uint32_t>(max(cell[i], 0))) * units << 4);
+        row[i] =
+            keys + (static_cast<uint64_t>(static_cast<uint32_t>(max(cell[i], 0))) * units << 4);
       }
       return;
     }
@@ -60,7 +60,7 @@ struct Cells {
 #pragma unroll
     for (int i = 0; i < n; ++i) {
       const int in_page = max(cell[i], 0) & ((1 << page_shift) - 1);
-      row[i] = base + page[i] * page_stride + in_page * cell_stride;
+      row[i] = keys + page[i] * page_stride + in_page * cell_stride;
     }
   }
 

@@ -1,6 +1,6 @@
 // Where a step's time goes. Built with HATA_CUDA_CLOCKS, the step kernel stamps the end of each of
-// its parts, as the first thread of a block sees it; hata-bench-cuda --clocks prints them. Otherwise
-// nothing of this is in the kernels.
+// its parts, as the first thread of a block sees it; hata-bench-cuda --clocks prints them.
+// Otherwise nothing of this is in the kernels.
 #pragma once
 
 #include "params.h"

@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <climits>
 #include <cstdint>
 
 namespace hata::cuda {
@@ -114,22 +115,35 @@ __device__ __forceinline__ void wait_arrival(uint32_t barrier, int parity) {
 }
 /// To shared memory, by predicates and not by branches.
 __device__ __forceinline__ void store_if(bool ok, uint32_t to, uint32_t v) {
-  asm volatile("{\n.reg .pred ok;\nsetp.ne.u32 ok, %2, 0;\n@ok st.shared.u32 [%0], %1;\n}" ::"r"(to),
-               "r"(v), "r"(static_cast<uint32_t>(ok))
-               : "memory");
+  asm volatile(
+      "{\n.reg .pred ok;\nsetp.ne.u32 ok, %2, 0;\n@ok st.shared.u32 [%0], %1;\n}" ::"r"(to), "r"(v),
+      "r"(static_cast<uint32_t>(ok))
+      : "memory");
 }
 __device__ __forceinline__ void zero_if(bool ok, uint32_t to) {
   asm volatile(
-      "{\n.reg .pred ok;\nsetp.ne.u32 ok, %1, 0;\n@ok st.shared.v4.u32 [%0], {%2, %2, %2, %2};\n}" ::
-          "r"(to),
+      "{\n.reg .pred ok;\nsetp.ne.u32 ok, %1, 0;\n@ok st.shared.v4.u32 [%0], {%2, %2, %2, "
+      "%2};\n}" ::"r"(to),
       "r"(static_cast<uint32_t>(ok)), "r"(0)
       : "memory");
 }
-__device__ __forceinline__ void count_if(bool ok, uint32_t to) {
-  asm volatile("{\n.reg .pred ok;\nsetp.ne.u32 ok, %1, 0;\n@ok red.shared.add.u32 [%0], 1;\n}" ::"r"(
-                   to),
-               "r"(static_cast<uint32_t>(ok))
-               : "memory");
+__device__ __forceinline__ void or_if(bool ok, uint32_t to, uint32_t bits) {
+  asm volatile(
+      "{\n.reg .pred ok;\nsetp.ne.u32 ok, %2, 0;\n@ok red.shared.or.b32 [%0], %1;\n}" ::"r"(to),
+      "r"(bits), "r"(static_cast<uint32_t>(ok))
+      : "memory");
+}
+__device__ __forceinline__ void store_at_least(int v, int least, uint32_t to, uint32_t word) {
+  asm volatile(
+      "{\n.reg .pred ok;\nsetp.ge.s32 ok, %2, %3;\n@ok st.shared.u32 [%0], %1;\n}" ::"r"(to),
+      "r"(word), "r"(v), "r"(least)
+      : "memory");
+}
+__device__ __forceinline__ void count_at_least(int v, int least, uint32_t to) {
+  asm volatile(
+      "{\n.reg .pred ok;\nsetp.ge.s32 ok, %1, %2;\n@ok red.shared.add.u32 [%0], 1;\n}" ::"r"(to),
+      "r"(v), "r"(least)
+      : "memory");
 }
 __device__ __forceinline__ void store_zeros(uint32_t to) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(0) : "memory");
@@ -243,15 +257,16 @@ __device__ __forceinline__ int cluster_size() {
   return 1;
 #endif
 }
-/// A block has begun, and the others may send to it: nothing that was written is there for them yet.
+/// A block has begun, and the others may send to it: nothing that was written is there for them
+/// yet.
 __device__ __forceinline__ void cluster_begin() {
 #if HATA_CLUSTERS
   asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 #endif
 }
-/// What this thread wrote to its own block's shared memory is there for the others. What it wrote to
-/// theirs need not be: for that there is send(). (The barrier that has this order as well is preceded
-/// by a fence of the whole device, which waits for all loads under way.)
+/// What this thread wrote to its own block's shared memory is there for the others. What it wrote
+/// to theirs need not be: for that there is send(). (The barrier that has this order as well is
+/// preceded by a fence of the whole device, which waits for all loads under way.)
 __device__ __forceinline__ void cluster_arrive() {
 #if HATA_CLUSTERS
   asm volatile("fence.acq_rel.cta;\nbarrier.cluster.arrive.relaxed.aligned;" ::: "memory");
@@ -302,9 +317,9 @@ __device__ __forceinline__ uint32_t load_peer(uint32_t address) {
   asm volatile("ld." HATA_PEER ".u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
   return v;
 }
-/// Where `ok`, stores a word in a block's shared memory, and tells a barrier there that 4 bytes have
-/// come. Both addresses are peer_address(). A block without a cluster (`alone`) stores for itself.
-/// Predicates, not branches.
+/// Where `ok`, stores a word in a block's shared memory, and tells a barrier there that 4 bytes
+/// have come. Both addresses are peer_address(). A block without a cluster (`alone`) stores for
+/// itself. Predicates, not branches.
 __device__ __forceinline__ void send(bool ok, uint32_t address, uint32_t v,
                                      [[maybe_unused]] uint32_t arrival, bool alone) {
 #if HATA_CLUSTERS

@@ -39,7 +39,8 @@ struct Queries {
     for (int j = 0; j < kEach; ++j) {
       const int at = j * kThreads + static_cast<int>(threadIdx.x);
       const int d = kDim > 0 ? kDim : p.head_dim, g = at / d;
-      if (g < p.group) bits[j] = load_element(p.q, p.q_type, first + g * p.q_head_stride + at - g * d);
+      if (g < p.group)
+        bits[j] = load_element(p.q, p.q_type, first + g * p.q_head_stride + at - g * d);
     }
   }
   __device__ __forceinline__ void store(const StepParams& p, float* x, int stride) const {
@@ -89,111 +90,87 @@ struct Codes {
   uint32_t new_length;
 };
 
-/// One slab of W's columns, [head_dim][columns], on its way to shared memory. No more than the copy
-/// is begun; the caller commits it. `columns`: a power of two, 8 or more.
+constexpr int kSlabBytes = 32 * 1024;  ///< of W in shared memory at a time, at most
+
+/// Floats between rows of a slab: known to the compiler where it can be, so that addresses are.
+template <int kDim>
+__device__ __forceinline__ int slab_stride(int columns) {
+  return kDim > 0 ? kSlabBytes / 4 / kDim : columns;
+}
+
+/// One slab of W's columns, [head_dim][slab_stride], on its way to shared memory. No more than the
+/// copy is begun; the caller commits it. `columns`: a power of two, 8 or more.
+template <int kDim>
 __device__ __forceinline__ void begin_slab(const float* w, int head_dim, int rbit, int first,
                                            int columns, float* slab, int n_threads) {
   const int quads = columns / 4, shift = log2_of(quads);
+  if (kDim > 0) head_dim = kDim;
+#pragma unroll 4
   for (int i = threadIdx.x; i < head_dim * quads; i += n_threads) {
     const int row = i >> shift, quad = i & (quads - 1);
-    copy_async<16>(shared_address(slab + 4 * i),
+    copy_async<16>(shared_address(slab + row * slab_stride<kDim>(columns) + 4 * quad),
                    w + static_cast<int64_t>(row) * rbit + first + quad * 4, true);
   }
 }
 
 /// Encodes n vectors x[v][vector_stride] under the slab's columns. The bits go to all blocks of the
-/// cluster, as [v][kCodeParts] words from `codes` on; a part is 32 columns, or all of a block's where
-/// these are fewer. A thread takes kColumns columns, 32 apart, of three vectors, whose chains of
-/// multiply-adds run side by side: what limits this is the loads from shared memory, and x costs as
-/// much as W though all lanes want the same. kDim: head_dim, 0: any.
-template <int kDim, int kColumns, class F>
-__device__ __forceinline__ void encode_columns(const float* slab, int head_dim, int first,
-                                               int columns, const float* x, int n_vectors,
-                                               uint32_t codes, uint32_t arrival, int n_blocks,
-                                               int n_threads, F f) {
-#ifndef KB
-#define KB 3
-#endif
-#ifndef KA
-#define KA 1
-#endif
-#ifndef UNR
-#define UNR 8
-#endif
-  constexpr int kAtOnce = KB, kUnroll = UNR;
-  // Groups of kColumns * 32 columns, or all of them.
-  const int lanes = columns / kColumns, shift = log2_of(lanes);
-  const int total = (n_vectors + kAtOnce - 1) / kAtOnce * lanes;
+/// cluster, as [v][kCodeParts] words from `codes` on; a part is 32 columns, or all of a block's
+/// where these are fewer. A thread takes a column of three vectors: an element of W is read once
+/// for them, and their chains of multiply-adds run side by side. (One vector a thread, two columns,
+/// or all unrolled took as long or longer.) kDim: head_dim, 0: any.
+template <int kDim>
+__device__ __forceinline__ void encode_slab(const float* slab, int head_dim, int first, int columns,
+                                            const float* x, int n_vectors, uint32_t codes,
+                                            uint32_t arrival, int n_blocks, int n_threads) {
+  constexpr int kAtOnce = 3;
+  const int shift = log2_of(columns), stride = slab_stride<kDim>(columns);
+  const int total = (n_vectors + kAtOnce - 1) / kAtOnce * columns;
+  if (kDim > 0) head_dim = kDim;
 #pragma unroll 1
   for (int base = threadIdx.x & ~(kWarp - 1); base < total; base += n_threads) {
-    const int at = base + threadIdx.x % kWarp, of_lanes = at & (lanes - 1);
+    const int at = base + threadIdx.x % kWarp;
     const int v = (at >> shift) * kAtOnce;
-    const int column = of_lanes / kWarp * kWarp * kColumns + of_lanes % kWarp;
     const float* xs[kAtOnce];
-    float sum[kAtOnce][kColumns];
+    float sum[kAtOnce];
 #pragma unroll
     for (int j = 0; j < kAtOnce; ++j) {
-      xs[j] = x + min(v + j, n_vectors - 1) * vector_stride(kDim > 0 ? kDim : head_dim);
-#pragma unroll
-      for (int c = 0; c < kColumns; ++c) sum[j][c] = 0.0f;
+      xs[j] = x + min(v + j, n_vectors - 1) * vector_stride(head_dim);
+      sum[j] = 0.0f;
     }
-    const float* wc = slab + column;
-    // Enough loads are under way to hide what shared memory takes.
-#pragma unroll kUnroll
-    for (int i = 0; i < (kDim > 0 ? kDim : head_dim); i += 4) {
-      float w[kColumns][4];
+    const float* wc = slab + (at & (columns - 1));
+#pragma unroll 8
+    for (int i = 0; i < head_dim; i += 4) {
+      float w[4];
 #pragma unroll
-      for (int c = 0; c < kColumns; ++c) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) w[c][e] = wc[(i + e) * columns + c * kWarp];
-      }
+      for (int e = 0; e < 4; ++e) w[e] = wc[(i + e) * stride];
 #pragma unroll
       for (int j = 0; j < kAtOnce; ++j) {
         const float4 x4 = *reinterpret_cast<const float4*>(xs[j] + i);
-#pragma unroll
-        for (int c = 0; c < kColumns; ++c) {
-          sum[j][c] = __fmaf_rn(x4.x, w[c][0], sum[j][c]);
-          sum[j][c] = __fmaf_rn(x4.y, w[c][1], sum[j][c]);
-          sum[j][c] = __fmaf_rn(x4.z, w[c][2], sum[j][c]);
-          sum[j][c] = __fmaf_rn(x4.w, w[c][3], sum[j][c]);
-        }
+        sum[j] = __fmaf_rn(x4.x, w[0], sum[j]);
+        sum[j] = __fmaf_rn(x4.y, w[1], sum[j]);
+        sum[j] = __fmaf_rn(x4.z, w[2], sum[j]);
+        sum[j] = __fmaf_rn(x4.w, w[3], sum[j]);
       }
     }
-    f();
+    unsigned bits[kAtOnce];
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) bits[j] = __ballot_sync(kAll, sum[j] > 0.0f);
     // The warp has 32 columns of three vectors, or fewer columns of several threes. A lane sends
     // what one block gets of one vector.
-    const int width = min(lanes, kWarp), threes = kWarp / width;
+    const int width = min(columns, kWarp), threes = kWarp >> log2_of(width);
     const int base_vector = (base >> shift) * kAtOnce;
-    const int base_column = first + (base & (lanes - 1)) * kColumns;
-#pragma unroll
-    for (int c = 0; c < kColumns; ++c) {
-      unsigned bits[kAtOnce];
-#pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) bits[j] = __ballot_sync(kAll, sum[j][c] > 0.0f);
-      const int part = width == kWarp ? base_column / kWarp + c : first / width;
+    const int base_column = first + (base & (columns - 1));
+    const int part = base_column >> log2_of(width);
 #pragma unroll 1
-      for (int i = threadIdx.x % kWarp; i < threes * kAtOnce * n_blocks; i += kWarp) {
-        const int of_warp = i >> log2_of(n_blocks), three = of_warp / kAtOnce;
-        const int j = of_warp - three * kAtOnce, to = base_vector + of_warp;
-        const unsigned word = (j == 0 ? bits[0] : j == 1 ? bits[1] : bits[kAtOnce - 1]) >> (three * width);
-        const int rank = i & (n_blocks - 1);
-        send(to < n_vectors, peer_address(codes + (to * kCodeParts + part) * 4, rank),
-             width == kWarp ? word : word & ((1u << width) - 1), peer_address(arrival, rank),
-             n_blocks == 1);
-      }
+    for (int i = threadIdx.x % kWarp; i < threes * kAtOnce * n_blocks; i += kWarp) {
+      const int of_warp = i >> log2_of(n_blocks), three = of_warp / kAtOnce;
+      const int j = of_warp - three * kAtOnce, to = base_vector + of_warp;
+      const unsigned word = (j == 0 ? bits[0] : j == 1 ? bits[1] : bits[2]) >> (three * width);
+      const int rank = i & (n_blocks - 1);
+      send(to < n_vectors, peer_address(codes + (to * kCodeParts + part) * 4, rank),
+           width == kWarp ? word : word & ((1u << width) - 1), peer_address(arrival, rank),
+           n_blocks == 1);
     }
-  }
-}
-template <int kDim, class F>
-__device__ __forceinline__ void encode_slab(const float* slab, int head_dim, int first, int columns,
-                                            const float* x, int n_vectors, uint32_t codes,
-                                            uint32_t arrival, int n_blocks, int n_threads, F f) {
-  if (columns >= KA * kWarp) {
-    encode_columns<kDim, KA>(slab, head_dim, first, columns, x, n_vectors, codes, arrival, n_blocks,
-                            n_threads, f);
-  } else {
-    encode_columns<kDim, 1>(slab, head_dim, first, columns, x, n_vectors, codes, arrival, n_blocks,
-                            n_threads, f);
   }
 }
 

@@ -363,15 +363,16 @@ Plan plan_step(const StepParams& given, const Device& device, bool fused) {
   if ((pieces + n - 1) / n > kMostPieces) return plan;  // not possible
   p.list_limit = fused ? round_up((p.budget + n - 1) / n, kTileKeys) : 0;
   p.slab_columns = p.rbit / n;
-  while (p.slab_columns > 8 && p.head_dim * p.slab_columns * 4 > 32 * 1024) p.slab_columns /= 2;
+  while (p.slab_columns > 8 && p.head_dim * p.slab_columns * 4 > kSlabBytes) p.slab_columns /= 2;
   // All that are chosen may lie in one block. At least as many candidates as there is room for once
   // W's slab is no longer needed.
-  const int per_warp = (std::min(p.budget, (pieces + n - 1) / n * kPiece) + kStepWarps - 1) / kStepWarps;
+  const int per_warp =
+      (std::min(p.budget, (pieces + n - 1) / n * kPiece) + kStepWarps - 1) / kStepWarps;
   const int room = p.head_dim * p.slab_columns / kStepWarps;
   p.candidate_limit = std::max({round_up(3 * per_warp + 256, 32), 384, room});
   const int piece_bytes = kPiece * p.rbit / 8 + kPiece / 2;
   const int tiles =
-      fused ? std::max(2 * (16 / kStepWarps) * tile_bytes(p.head_dim), p.group * (p.head_dim + 4) * 4) : 0;
+      fused ? std::max(2 * tile_bytes(p.head_dim), p.group * (p.head_dim + 4) * 4) : 0;
   const int most_bytes = device.block_bytes - kStaticBytes;
   const auto size = [&] {
     // Ties are bits in the ring's memory.

@@ -11,16 +11,13 @@ namespace hata::cuda {
 constexpr int kMaxGroup = 16;
 constexpr int kPiece = 128;     ///< keys that a warp scores at a time
 constexpr int kScoreShift = 4;  ///< include/hata/score.h
-#ifndef SW
-#define SW 16
-#endif
-constexpr int kStepWarps = SW;  ///< of a block of the step kernel, one a multiprocessor
+constexpr int kStepWarps = 16;  ///< of a block of the step kernel, one a multiprocessor
 constexpr int kSplitWarps = 8;  ///< of a block of the split kernel
 constexpr int kTileKeys = 16;   ///< keys that a warp attends to at a time
 
 /// Pieces of a warp under way in the step kernel, as many as there is room for whatever the group
 /// is.
-constexpr int n_stages(bool attends, int rbit) { return (attends ? 4 : rbit == 256 ? 1 : 2) * (16 / kStepWarps); }
+constexpr int n_stages(bool attends, int rbit) { return attends ? 4 : rbit == 256 ? 1 : 2; }
 
 /// Bins of a histogram of scores: score + max_score is the bin, and one more bin, the highest, for
 /// keys that are always chosen. Rounded up to whole groups of four.
@@ -36,9 +33,23 @@ constexpr int n_planes(int group) {
 }
 
 /// Parts of the step kernel, for clocks.cuh, each named by its end.
-enum class Part {kBegin, kSlab, kQ, kChooser, kKey, kStored, kCame, kArrived, kInputs, kProduct, kEncode, kAsked, kReceived, kPlanes, kExchange, kQuery, kCounted, kSample, kScore, kHistogram, kCleared, kThreshold, kAbove, kLists, kWait, kTile, kKeys, kAttend, kPut, kMerge, kExchanged, kFinish};
-constexpr int kParts = 32;
-constexpr const char* kPartNames[kParts] = {"begin", "slab", "q", "chooser", "key", "stored", "came", "arrived", "inputs", "product", "encode", "asked", "received", "planes", "exchange", "query", "counted", "sample", "score", "histogram", "cleared", "threshold", "above", "lists", "wait", "tile", "keys", "attend", "put", "merge", "exchanged", "finish"};
+enum class Part {
+  kBegin,
+  kInputs,
+  kEncode,
+  kExchange,
+  kSample,
+  kScore,
+  kThreshold,
+  kLists,
+  kAttend,
+  kMerge,
+  kFinish
+};
+constexpr int kParts = 11;
+constexpr const char* kPartNames[kParts] = {"begin",  "inputs", "encode",    "exchange",
+                                            "sample", "score",  "threshold", "lists",
+                                            "attend", "merge",  "finish"};
 
 struct StepParams {
   int n_rows, n_kv_heads, group, head_dim, rbit;

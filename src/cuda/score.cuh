@@ -26,16 +26,19 @@ __device__ __forceinline__ void binary_mma(int (&c)[4], uint32_t a0, uint32_t a1
 /// Binary tensor cores: lane (r, c) = (lane / 4, lane % 4) puts the words of a key of its own into
 /// row r, one of four 32-bit slots: slot c (and c + 4 for the next word). Column 2 c + i of the
 /// other factor is plane i in slots c and c + 4 and zero in the rest, so that the sums of both
-/// planes come back to the lane that gave the key.
+/// planes come back to the lane that gave the key. A plane alone takes both columns, the first with
+/// its bits where the majority is 0, the second with the rest: the difference of the sums is the
+/// same but for a constant, and nothing need be exclusive-ored.
 template <int kWords, int kPlanes>
 struct Query {
+  static constexpr bool kSplit = kBinaryMma && kPlanes == 1;
   static constexpr int kPairs = (kPlanes + 1) / 2;  ///< of planes
 
   uint32_t majority[kWords];
   uint32_t planes[kBinaryMma ? kPairs : kPlanes][kWords];
-  int max_product;  ///< D of a key whose code is the majority's
-  int factor;  ///< of the planes' sum in a product
-  int offset;  ///< max_score, and rounding
+  int max_product;  ///< D of a key whose code is the majority's; with the constant
+  int factor;       ///< of the planes' sum in a product
+  int offset;       ///< max_score, and rounding
 
   __device__ __forceinline__ Query(const Codes<kWords>& codes, int group, int rbit)
       : max_product(group * rbit),
@@ -44,9 +47,14 @@ struct Query {
     const int lane = threadIdx.x % kWarp, column = lane / 4;
 #pragma unroll
     for (int w = 0; w < kWords; ++w) {
-      majority[w] = codes.majority[w];
+      const uint32_t m = codes.majority[w];
+      majority[w] = kSplit ? 0u : m;
       max_product -= 2 * codes.minority[w];
-      if constexpr (kBinaryMma) {
+      if constexpr (kSplit) {
+        const uint32_t plane = codes.planes[0][w];
+        planes[0][w] = column / 2 == lane % 4 ? plane & (column % 2 != 0 ? m : ~m) : 0u;
+        max_product += factor * __popc(plane & m);
+      } else if constexpr (kBinaryMma) {
 #pragma unroll
         for (int pair = 0; pair < kPairs; ++pair) {
           const int plane = 2 * pair + column % 2;
@@ -73,8 +81,8 @@ struct Query {
           binary_mma(c, x[w] ^ majority[w], y[w] ^ majority[w], x[w + 1] ^ majority[w + 1],
                      y[w + 1] ^ majority[w + 1], planes[pair][w], planes[pair][w + 1]);
         }
-        x_sum = 4 * x_sum + 2 * c[1] + c[0];
-        y_sum = 4 * y_sum + 2 * c[3] + c[2];
+        x_sum = 4 * x_sum + (kSplit ? -1 : 2) * c[1] + c[0];
+        y_sum = 4 * y_sum + (kSplit ? -1 : 2) * c[3] + c[2];
       }
     } else {
       x_sum = sum_of(x);

@@ -1,8 +1,8 @@
 // Stage 3 on the GPU, by a cluster of blocks: the k best bins, exactly, ties to the lowest cell.
-// Scores are never written to memory. Each block's first keys are a sample that gives it a cut which
-// its k best will very likely exceed; only keys above it are counted and kept as candidates. The
-// histogram over all blocks then gives the exact threshold. If a cut was too high, or candidates too
-// many, the codes are read once more: slower, as exact.
+// Scores are never written to memory. Each block's first keys are a sample that gives it a cut
+// which its k best will very likely exceed; only keys above it are counted and kept as candidates.
+// The histogram over all blocks then gives the exact threshold. If a cut was too high, or
+// candidates too many, the codes are read once more: slower, as exact.
 #pragma once
 
 #include "score.cuh"
@@ -75,10 +75,10 @@ __device__ __forceinline__ int bin_of_best(const int* counts, int n_bins, int wa
   return 0;
 }
 
-/// Finds the bin that the `wanted`-th best key of all blocks lies in, and how many keys above it and
-/// in it are this block's, and those before it. `hist`: n_bins counts in the shared memory of every
-/// block; those below the bin `lowest` are not looked at. `totals`, `before`: room for sums over
-/// blocks. All threads; has two block barriers.
+/// Finds the bin that the `wanted`-th best key of all blocks lies in, and how many keys above it
+/// and in it are this block's, and those before it. `hist`: n_bins counts in the shared memory of
+/// every block; those below the bin `lowest` are not looked at. `totals`, `before`: room for sums
+/// over blocks. All threads; has two block barriers.
 __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals, int* before,
                                                     int n_bins, int lowest, int wanted, int rank,
                                                     int n_blocks, SelectScratch& s) {
@@ -120,9 +120,9 @@ __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals
     before_sum += sum_of(sooner);
   }
   if (warp == kStepWarps - 1) {
-    const int cut = lane < n_blocks ? static_cast<int>(load_peer(peer_address(
-                                          shared_address(&s.cut), lane)))
-                                    : 0;
+    const int cut = lane < n_blocks
+                        ? static_cast<int>(load_peer(peer_address(shared_address(&s.cut), lane)))
+                        : 0;
     const auto highest = __reduce_max_sync(kAll, static_cast<unsigned>(cut));
     if (lane == 0) s.highest_cut = static_cast<int>(highest);
   }

@@ -21,12 +21,13 @@ struct StepLayout {
   int sample, hist, totals, before;  ///< [n_bins]
   int vectors;  ///< [group + 2][vector_stride] f32: queries, the last key less the mean, and that
   int list;     ///< [list_limit]
-  int results;  ///< of all blocks: sums [block][group][columns], then maxima and sums [block][group]
+  int results;  ///< of all blocks: sums [block][group][columns], then maxima and sums
+                ///< [block][group]
   int bytes;
 
   __host__ __device__ StepLayout(const StepParams& p, int n_blocks) {
     const int bins = 4 * n_bins(p.group, p.rbit);
-    const int slab = p.head_dim * p.slab_columns * 4;
+    const int slab = p.attend ? kSlabBytes : p.head_dim * p.slab_columns * 4;
     const int candidates = kStepWarps * p.candidate_limit * 4;
     const auto larger = [](int a, int b) { return a > b ? a : b; };
     int at = 0;
@@ -105,7 +106,7 @@ struct Chooser {
   const int last_code;         ///< the cell whose code this step makes, or -1
   int plain_begin, plain_end;  ///< cells that are valid, not forced, and have their codes
   Cursor coming;               ///< the next piece to be asked for
-  int length_shift;  ///< of the lane's nibbles in words of lengths
+  int length_shift;            ///< of the lane's nibbles in words of lengths
   uint32_t ring;  ///< shared memory of the lane's first code; then of its word of lengths
   uint32_t ring_lengths;
   const std::byte*
@@ -235,8 +236,8 @@ struct Chooser {
   }
 
   /// Encodes the queries and the last key. The first slab of W is in shared memory.
-  template <int kDim, class F>
-  __device__ __forceinline__ void encode(float inv_unit, uint32_t arrival, F f) {
+  template <int kDim>
+  __device__ __forceinline__ void encode(float inv_unit, uint32_t arrival) {
     const bool with_key = last_code >= 0;
     const bool apart = p.projection.queries != nullptr;
     if (with_key && p.codes.lengths != nullptr && warp == kStepWarps - 1) {
@@ -247,8 +248,7 @@ struct Chooser {
     // The key's projection comes behind, where it has its own.
 #pragma unroll 1
     for (int part = 0; part < (with_key && apart ? 2 : 1); ++part) {
-      const float* w =
-          projection(apart && part == 0 ? p.projection.queries : p.projection.keys);
+      const float* w = projection(apart && part == 0 ? p.projection.queries : p.projection.keys);
       const int first = part == 0 ? 0 : p.group;
       const int count = part == 1 ? 1 : p.group + (with_key && !apart ? 1 : 0);
       const int own = own_columns(), step = min(own, p.slab_columns);
@@ -257,13 +257,13 @@ struct Chooser {
       for (int column = 0; column < own; column += step) {
         if (column > 0 || part > 0) {
           __syncthreads();
-          begin_slab(w, p.head_dim, p.rbit, rank * own + column, step, slab, kStepThreads);
+          begin_slab<kDim>(w, p.head_dim, p.rbit, rank * own + column, step, slab, kStepThreads);
           commit_copies();
           wait_copies<0>();
           __syncthreads();
         }
         encode_slab<kDim>(slab, p.head_dim, rank * own + column, step, vector(first), count,
-                          shared_address(&codes.parts[first][0]), arrival, n_blocks, kStepThreads, f);
+                          shared_address(&codes.parts[first][0]), arrival, n_blocks, kStepThreads);
       }
     }
   }
@@ -314,9 +314,9 @@ struct Chooser {
     return is_valid(cell) ? bin : -1;
   }
 
-  /// Bins of the keys that the lane has of a piece, times 2^kScoreShift and some, by their codes and
-  /// lengths alone; the piece lies `offset` bytes into the ring. Whole warps; no branches, so that
-  /// this goes on while the piece before it is kept.
+  /// Bins of the keys that the lane has of a piece, times 2^kScoreShift and some, by their codes
+  /// and lengths alone; the piece lies `offset` bytes into the ring. Whole warps; no branches, so
+  /// that this goes on while the piece before it is kept.
   __device__ __forceinline__ void score_piece(const Query<kWords, kPlanes>& query, int offset,
                                               int (&bins)[kRows]) const {
     const std::byte* piece = memory + layout.ring + warp * p.gather_bytes + offset;
@@ -343,8 +343,7 @@ struct Chooser {
     const int last = last_bin(query);
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const int bin =
-          has ? final_bin(bins[i] >> kScoreShift, first + i * kWarp + lane, last) : -1;
+      const int bin = has ? final_bin(bins[i] >> kScoreShift, first + i * kWarp + lane, last) : -1;
       bins[i] = bin * (1 << kScoreShift);
     }
   }
@@ -362,16 +361,16 @@ struct Chooser {
                                       int count) const {
     const bool room = count + kPiece <= p.candidate_limit;
     if (!room) s.overflowed = 1;
+    const int least = cut << kScoreShift, least_stored = room ? least : INT_MAX;
     const uint32_t cell = at.piece * kPiece + lane, below = (1u << lane) - 1;
     const uint32_t to = shared_address(candidates()), bin_at = shared_address(hist());
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const bool hit = bins[i] >= cut << kScoreShift;
-      const unsigned hits = __ballot_sync(kAll, hit);
+      const unsigned hits = __ballot_sync(kAll, bins[i] >= least);
       const int bin = bins[i] >> kScoreShift;
-      store_if(hit && room, to + 4 * (count + __popc(hits & below)),
-               static_cast<uint32_t>(bin) << kIndexBits | (cell + i * kWarp));
-      count_if(hit, bin_at + 4 * bin);
+      store_at_least(bins[i], least_stored, to + 4 * (count + __popc(hits & below)),
+                     static_cast<uint32_t>(bin) << kIndexBits | (cell + i * kWarp));
+      count_at_least(bins[i], least, bin_at + 4 * bin);
       count += __popc(hits);
     }
     return count;
@@ -417,7 +416,6 @@ struct Chooser {
     const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
     int cut = 0, count = 0, offset = 0;
     Cursor at(pieces, warp);
-    stamp(p, Part::kQuery);
     int bins[kRows];
     wait_copies<kStages - 1>();
     __syncwarp();
@@ -427,7 +425,6 @@ struct Chooser {
     for (int i = 0; i < kRows; ++i) {
       if (bins[i] >= 0) atomicAdd(sample() + (bins[i] >> kScoreShift), 1);
     }
-    stamp(p, Part::kCounted);
     if (warp == 0) {
       named_wait<kStepThreads>(kCounted);
       const int found = bin_of_best(sample(), n_bins(p.group, p.rbit), wanted);
@@ -461,9 +458,7 @@ struct Chooser {
     wait_copies<0>();
     stamp(p, Part::kScore);
     cluster_barrier(n_blocks);
-    stamp(p, Part::kHistogram);
     clear_tied();
-    stamp(p, Part::kCleared);
     Threshold t = find(hist(), s.cut);
     stamp(p, Part::kThreshold);
     bool again = s.overflowed != 0;
@@ -475,7 +470,8 @@ struct Chooser {
     const int chosen = min(budget, t.all);
     const int ties_wanted = chosen - t.above;  // of all blocks
     const int own_ties = min(max(ties_wanted - t.before_at, 0), t.own_at);
-    if (threadIdx.x == 0 && put.keys_each > 0) expect_bytes(put.arrival, 4 * put.n_keys(rank, chosen));
+    if (threadIdx.x == 0 && put.keys_each > 0)
+      expect_bytes(put.arrival, 4 * put.n_keys(rank, chosen));
     if (again) {
       put_from_codes<kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv, t, own_ties,
                                       put);
@@ -516,18 +512,17 @@ struct Chooser {
       return static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(v)));
     };
     int above = 0;
+    const uint32_t ties_at = shared_address(tied());
 #pragma unroll 2
     for (int i = lane; i < count; i += kWarp) {
       const uint32_t entry = mine[i];
       above += entry >= above_from;
-      if (entry >= at_from && entry < above_from && own_ties > 0) {
-        atomicOr(tied() + (entry & kIndex) / 32, 1u << (entry % 32));
-      }
+      or_if(entry >= at_from && entry < above_from, ties_at + (entry & kIndex) / 32 * 4,
+            1u << (entry % 32));
     }
     above = sum_of(above);
     if (lane == 0) s.warp_above[warp] = above;
     __syncthreads();
-    stamp(p, Part::kAbove);
     above = t.before_above + sum_of(lane < warp ? s.warp_above[lane] : 0);
     const int first_cell = pieces.first * kPiece;
 #pragma unroll 2
@@ -625,13 +620,13 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
   std::byte* buffer = memory + layout.ring + warp * p.gather_bytes;
   __shared__ float2 ml[kStepWarps][8 * kHeadTiles];
   {
-    using Copies = TileCopies<kDim, 16 / kStepWarps, false>;
+    using Copies = TileCopies<kDim, 1, false>;
     __shared__ uint64_t arrivals[kStepWarps][Copies::kArrivals];
     const Copies copies{cells, shared_address(buffer), shared_address(&arrivals[warp][0])};
     // Few keys are dealt out to all warps, so that their rows come in fewer steps.
     const int of_tile = min(kTileKeys, (n_keys + kStepWarps - 1) / kStepWarps);
-    const int n_tiles = of_tile < kTileKeys ? min(n_keys, kStepWarps)
-                                            : (n_keys + kTileKeys - 1) / kTileKeys;
+    const int n_tiles =
+        of_tile < kTileKeys ? min(n_keys, kStepWarps) : (n_keys + kTileKeys - 1) / kTileKeys;
     const auto cell_at = [&](int i) {
       const int in_tile = i % kTileKeys, at = i / kTileKeys * of_tile + in_tile;
       return in_tile < of_tile && at < n_keys ? list[at] : -1;
@@ -641,17 +636,14 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
                     p.group);
     __syncthreads();  // the ring's memory is used anew
     receive(shared_address(&arrived.list), n_blocks == 1);
-    stamp(p, Part::kWait);
+    stamp(p, Part::kLists);
     copies.init();
     copies.begin_all(warp, kStepWarps, n_tiles, cell_at);
-    stamp(p, Part::kTile);
-    stamp(p, Part::kKeys);
     attention.run(p, copies, row, head, warp, kStepWarps, n_tiles, cell_at);
     stamp(p, Part::kAttend);
     attention.put(p.group, reinterpret_cast<float*>(buffer), &ml[warp][0].x);
   }
   __syncthreads();
-  stamp(p, Part::kPut);
   // The warps' results become the block's; a warp here has elements of one head. They go to the
   // blocks that finish them, a range of dimensions each.
   const int columns = kDim >> log2_of(n_blocks);
@@ -680,7 +672,8 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
       of_head += __shfl_xor_sync(kAll, of_head, step);
     }
     const int owner = d >> log2_of(columns);
-    send(true, peer_address(results + ((rank * p.group + g) * columns + (d & (columns - 1))) * 4, owner),
+    send(true,
+         peer_address(results + ((rank * p.group + g) * columns + (d & (columns - 1))) * 4, owner),
          __float_as_uint(sum), peer_address(arrival, owner), n_blocks == 1);
     if (d < n_blocks) {  // lanes of one warp, below kStepWarps
       const uint32_t to = peer_address(mls + (rank * p.group + g) * 8, d);
@@ -690,7 +683,6 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
   }
   stamp(p, Part::kMerge);
   receive(arrival, n_blocks == 1);
-  stamp(p, Part::kExchanged);
   const auto* parts = reinterpret_cast<const float*>(memory + layout.results);
   const auto* part_ml = reinterpret_cast<const float2*>(parts + p.group * kDim);
 #pragma unroll 1
@@ -730,19 +722,18 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   // W and the queries are asked for before all else, and before the codes, which would keep them
   // waiting in the memory's queues; and a warp that asks for too many codes is itself kept waiting,
   // so most are asked for after its part in encoding.
-  constexpr int kSoon = 16 / kStepWarps;
+  constexpr int kSoon = 1;
   const StepLayout layout(p, n_blocks);
   {
     const float* w = p.projection.queries != nullptr ? p.projection.queries : p.projection.keys;
     const int own = p.rbit >> log2_of(n_blocks);
-    begin_slab(w + static_cast<int64_t>(head) * p.head_dim * p.rbit, p.head_dim, p.rbit,
-               static_cast<int>(blockIdx.x) * own, min(own, p.slab_columns),
-               reinterpret_cast<float*>(memory + layout.shared), kStepThreads);
+    begin_slab<kDim>(w + static_cast<int64_t>(head) * p.head_dim * p.rbit, p.head_dim, p.rbit,
+                     static_cast<int>(blockIdx.x) * own, min(own, p.slab_columns),
+                     reinterpret_cast<float*>(memory + layout.shared), kStepThreads);
     commit_copies();
   }
   Queries<kStepThreads, kDim, kDim == 0 ? kMaxGroup : 8> q;
   if (!p.early) q.load(p, row, head);
-  stamp(p, Part::kSlab);
   if (threadIdx.x == 0) {
     init_arrival(shared_address(&arrivals.codes));
     init_arrival(shared_address(&arrivals.list));
@@ -750,7 +741,6 @@ __global__ void __launch_bounds__(kStepThreads, 1)
     publish_arrivals();
   }
   if (n_blocks > 1) cluster_begin();
-  stamp(p, Part::kQ);
   const float inv_unit = p.codes.lengths != nullptr ? p.projection.inv_units[head] : 0.0f;
   const int n_kv = p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv;
   constexpr int kStages = n_stages(kDim > 0, 32 * kWords);
@@ -766,9 +756,7 @@ __global__ void __launch_bounds__(kStepThreads, 1)
     wait_for_previous();
     q.load(p, row, head);
   }
-  stamp(p, Part::kChooser);
   const uint32_t key = chooser.load_last_key();
-  stamp(p, Part::kKey);
 #pragma unroll 1
   for (int i = threadIdx.x; i < n_bins(p.group, p.rbit) / 4; i += kStepThreads) {
     const int4 zeros = make_int4(0, 0, 0, 0);
@@ -778,12 +766,10 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   if (threadIdx.x == 0) scratch.overflowed = 0;
   q.store(p, chooser.vector(0), vector_stride(p.head_dim));
   chooser.store_last_key(key);
-  stamp(p, Part::kStored);
   if (p.early) {
     wait_copies<kSoon>();
   } else {
     wait_copies<0>();
-    stamp(p, Part::kCame);
     begin_codes(0, kSoon);
   }
   const int wanted_of_sample = chooser.wanted_of_sample();
@@ -795,28 +781,28 @@ __global__ void __launch_bounds__(kStepThreads, 1)
       expect_bytes(shared_address(&arrivals.results), p.group * (kDim + 2 * n_blocks) * 4);
     }
   }
-  stamp(p, Part::kArrived);
   chooser.fill_lengths();
   // What is sent to another block needs it to have begun.
   if (n_blocks > 1) cluster_wait();
   __syncthreads();
   stamp(p, Part::kInputs);
-  chooser.template encode<kDim>(inv_unit, shared_address(&arrivals.codes), [&] { stamp(p, Part::kProduct); });
+  chooser.template encode<kDim>(inv_unit, shared_address(&arrivals.codes));
   stamp(p, Part::kEncode);
   begin_codes(kSoon, kStages);
-  stamp(p, Part::kAsked);
   receive(shared_address(&arrivals.codes), n_blocks == 1);
-  stamp(p, Part::kReceived);
   make_planes(codes, n_vectors, p.group, 32 * kWords >> log2_of(code_parts));
   __syncthreads();
-  stamp(p, Part::kPlanes);
   chooser.store_last_code();
   stamp(p, Part::kExchange);
 
   const int64_t pair = static_cast<int64_t>(row) * p.n_kv_heads + head;
   const int valid_budget = min(chooser.budget, max(n_kv, 0));
   Lists lists{p.selected != nullptr ? p.selected + pair * p.selected_stride : nullptr,
-              shared_address(memory + layout.list), shared_address(&arrivals.list), 0, n_blocks, 0};
+              shared_address(memory + layout.list),
+              shared_address(&arrivals.list),
+              0,
+              n_blocks,
+              0};
   if constexpr (kDim > 0) {
     const int each = (valid_budget + n_blocks - 1) >> chooser.shift;
     lists.keys_each = max(kTileKeys, (each + kTileKeys - 1) / kTileKeys * kTileKeys);
@@ -824,7 +810,6 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   }
   const int chosen = chooser.choose(lists, wanted_of_sample);
   if (p.n_selected != nullptr && chooser.rank == 0 && threadIdx.x == 0) p.n_selected[pair] = chosen;
-  stamp(p, Part::kLists);
   let_next_start();
   if constexpr (kDim > 0) {
     attend_list<T, kDim, kHeadTiles>(p, memory, layout, arrivals, chooser.cells, row, head,
