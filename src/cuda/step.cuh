@@ -2,10 +2,12 @@
 // and KV head; blocks exchange histograms, chosen cells and partial results through each other's
 // shared memory. Without `p.attend` it ends with the chosen cells in p.selected.
 //
-// Measured, 2026-11 (docs/cuda.md): what runs once costs its instructions' way from memory, so it
-// is short or out of line. Codes asked for before W and the queries keep these waiting for 7 us.
+// Measured, 2026-11 (docs/cuda.md): an integer instruction that all 16 warps run takes 8 cycles, a
+// 64-bit division 1000, and a cluster barrier that releases is a fence of the whole device. So what
+// all do is short, words are sent with barriers of their own, and the loop over keys has two pieces
+// under way and no branches. Codes asked for before W and the queries keep these waiting for 7 us.
 // 256 blocks in clusters of 4 do not fit a Hopper at once, 128 of 16 warps in clusters of 2 do;
-// blocks of 8 warps, two a multiprocessor, are better only where clusters are not needed.
+// blocks of 8 warps score half as fast.
 #pragma once
 
 #include "attend.cuh"
@@ -620,9 +622,7 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
   std::byte* buffer = memory + layout.ring + warp * p.gather_bytes;
   __shared__ float2 ml[kStepWarps][8 * kHeadTiles];
   {
-    using Copies = TileCopies<kDim, 1, false>;
-    __shared__ uint64_t arrivals[kStepWarps][Copies::kArrivals];
-    const Copies copies{cells, shared_address(buffer), shared_address(&arrivals[warp][0])};
+    const TileCopies<kDim, 1, false> copies{cells, shared_address(buffer), 0};
     // Few keys are dealt out to all warps, so that their rows come in fewer steps.
     const int of_tile = min(kTileKeys, (n_keys + kStepWarps - 1) / kStepWarps);
     const int n_tiles =
@@ -637,7 +637,6 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
     __syncthreads();  // the ring's memory is used anew
     receive(shared_address(&arrived.list), n_blocks == 1);
     stamp(p, Part::kLists);
-    copies.init();
     copies.begin_all(warp, kStepWarps, n_tiles, cell_at);
     attention.run(p, copies, row, head, warp, kStepWarps, n_tiles, cell_at);
     stamp(p, Part::kAttend);
