@@ -77,25 +77,16 @@ static_assert(kKeys == kThreads / kWarp * kEach);
 
 // A few keys, those of a decode step: for one key the kernel above takes 34 us (H200, 2026-11-26),
 // all of it waiting for W's slabs one after the other. Here a warp makes one word of one code, and
-// asks for its columns of W 64 rows at a time.
+// asks for its columns of W 32 rows at a time.
 /// grid: (keys, KV heads, words of a code).
 template <int kWords>
 __global__ void __launch_bounds__(kWarp) encode_few_kernel(const __grid_constant__ EncodeParams p) {
   constexpr int kMostDims = 256;
   __shared__ float x[kMostDims];
-  wait_for_previous();
-  let_next_start();
-  const int head = blockIdx.y, word = blockIdx.z, lane = threadIdx.x, row = blockIdx.x;
-  int sequence = p.sequence;
-  int64_t cell = 0;
-  if (p.last_keys) {
-    sequence = p.sequences != nullptr ? p.sequences[row] : row;
-    cell = (p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv) - 1;
-  } else {
-    cell = p.cells != nullptr ? p.cells[row] : p.first + row;
-  }
+  const int head = blockIdx.y, word = blockIdx.z, lane = threadIdx.x;
+  const int64_t cell = p.cells != nullptr ? p.cells[blockIdx.x] : p.first + blockIdx.x;
   if (cell < 0) return;
-  const Cells cells(p, sequence, head);
+  const Cells cells(p, p.sequence, head);
   const void* key = cells.key(static_cast<int>(cell));
   const int64_t slot = cells.slot(static_cast<int>(cell));
   const float* mean =
@@ -108,7 +99,7 @@ __global__ void __launch_bounds__(kWarp) encode_few_kernel(const __grid_constant
   const float* w =
       p.projection.keys + static_cast<int64_t>(head) * p.head_dim * p.rbit + word * kWarp + lane;
   float sum = 0.0f;
-#pragma unroll 64
+#pragma unroll 32
   for (int i = 0; i < p.head_dim; ++i) {
     sum = __fmaf_rn(x[i], __ldg(w + static_cast<int64_t>(i) * p.rbit), sum);
   }
@@ -123,12 +114,11 @@ __global__ void __launch_bounds__(kWarp) encode_few_kernel(const __grid_constant
 }
 
 template <int kWords>
-cudaError_t launch(const EncodeParams& p, bool early, cudaStream_t stream) {
+cudaError_t launch(const EncodeParams& p, cudaStream_t stream) {
   constexpr int64_t kFew = 32;
-  if (p.count <= kFew || p.last_keys) {
+  if (p.count <= kFew) {
     const dim3 grid(static_cast<unsigned>(p.count), static_cast<unsigned>(p.n_kv_heads), kWords);
-    return launch_kernel(encode_few_kernel<kWords>, grid, kWarp, 0, LaunchOptions{.early = early},
-                         stream, p);
+    return launch_kernel(encode_few_kernel<kWords>, grid, kWarp, 0, {}, stream, p);
   }
   const int bytes = p.head_dim * (kWarp + kKeys) * static_cast<int>(sizeof(float));
   const dim3 grid(static_cast<unsigned>((p.count + kKeys - 1) / kKeys),
@@ -138,14 +128,14 @@ cudaError_t launch(const EncodeParams& p, bool early, cudaStream_t stream) {
 
 }  // namespace
 
-cudaError_t launch_encode(const EncodeParams& p, bool early, cudaStream_t stream) {
+cudaError_t launch_encode(const EncodeParams& p, cudaStream_t stream) {
   switch (p.rbit) {
     case 64:
-      return launch<2>(p, early, stream);
+      return launch<2>(p, stream);
     case 128:
-      return launch<4>(p, early, stream);
+      return launch<4>(p, stream);
     default:
-      return launch<8>(p, early, stream);
+      return launch<8>(p, stream);
   }
 }
 

@@ -325,8 +325,12 @@ struct Workspace {
 int splits_for(const StepParams& p, const Device& device, int n_keys) {
   const int pairs = p.n_rows * p.n_kv_heads;
   if (tuning().splits > 0) return tuning().splits;
+  int slots = device.multiprocessors;
+  // A dense step encodes the last keys by blocks of their own. Where they are few, all find room at
+  // once; where they are many there is much to attend to, and they are no matter.
+  if (p.encode_last && 8 * pairs <= slots) slots -= pairs;
   const int most = std::max(1, n_keys / (2 * kSplitWarps * kTileKeys));
-  return std::clamp(device.multiprocessors / pairs, 1, std::min(most, 256));
+  return std::clamp(slots / pairs, 1, std::min(most, 256));
 }
 
 // The copy engine is faster once every warp has some tiles to copy (docs/cuda.md).
@@ -394,7 +398,7 @@ struct Way {
 };
 
 // Rows of the cache up to which the exact path was measured to be faster (docs/cuda.md).
-constexpr int64_t kDenseRows = 32768;
+constexpr int64_t kDenseRows = 16384;
 
 hata_cuda_status way_of(const hata_cuda_step& s, StepParams& p, Device& device, Way& way) {
   if (const hata_cuda_status status = check(s); status != HATA_CUDA_OK) return status;
@@ -473,15 +477,11 @@ hata_cuda_status hata_cuda_encode_keys(const hata_cuda_encode* e, hata_cuda_stre
                        .page_shift = shift_of(e->cache),
                        .codes = e->codes,
                        .projection = e->projection,
-                       .count = e->count,
                        .sequence = e->sequence,
                        .first = e->first,
-                       .cells = e->cells,
-                       .last_keys = false,
-                       .sequences = nullptr,
-                       .n_kv = nullptr,
-                       .max_n_kv = 0};
-  return done(launch_encode(p, false, stream), "encode keys");
+                       .count = e->count,
+                       .cells = e->cells};
+  return done(launch_encode(p, stream), "encode keys");
 }
 
 size_t hata_cuda_workspace_size(const hata_cuda_step* step) {
@@ -490,6 +490,7 @@ size_t hata_cuda_workspace_size(const hata_cuda_step* step) {
   Way way;
   if (way_of(*step, p, device, way) != HATA_CUDA_OK) return 0;
   // Enough for either way, so that a step may change its mode.
+  p.encode_last = false;
   const int splits = std::max(way.splits, splits_for(p, device, step->max_n_kv));
   return Workspace(p, true, splits).bytes;
 }
@@ -533,26 +534,6 @@ hata_cuda_status hata_cuda_decode(const hata_cuda_step* step, void* workspace,
     p.list_counts = c.n_selected;
     p.list_stride = c.selected_stride;
     p.early = p.encode_last = false;
-  }
-  if (p.encode_last) {
-    const EncodeParams last{.n_kv_heads = p.n_kv_heads,
-                            .head_dim = p.head_dim,
-                            .rbit = p.rbit,
-                            .cache = p.cache,
-                            .page_shift = p.page_shift,
-                            .codes = p.codes,
-                            .projection = p.projection,
-                            .count = p.n_rows,
-                            .sequence = 0,
-                            .first = 0,
-                            .cells = nullptr,
-                            .last_keys = true,
-                            .sequences = p.sequences,
-                            .n_kv = p.n_kv,
-                            .max_n_kv = p.max_n_kv};
-    if (const cudaError_t e = launch_encode(last, p.early, stream); e != cudaSuccess) {
-      return done(e, "encode the last keys");
-    }
   }
   p.splits = way.splits;
   p.bulk = way.dense && bulk_pays(p, device, way.splits);

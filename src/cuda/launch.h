@@ -64,8 +64,7 @@ cudaError_t launch_kernel(void (*kernel)(Args...), dim3 grid, int threads, int s
 // --- one function a kernel, in the files that instantiate them
 // ------------------------------------
 
-/// `early`: may start before the kernel before it has ended, and waits for it.
-cudaError_t launch_encode(const EncodeParams& p, bool early, cudaStream_t stream);
+cudaError_t launch_encode(const EncodeParams& p, cudaStream_t stream);
 
 /// The whole step, for 128-bit codes, head_dim 64 or 128 and groups of up to 8.
 constexpr bool has_fused(int head_dim, int rbit, int group) {

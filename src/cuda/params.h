@@ -103,21 +103,15 @@ struct StepParams {
   long long* clocks;   ///< [block][kParts], or nullptr
 };
 
-/// Keys of one sequence, or the last one of each row of a step.
 struct EncodeParams {
   int n_kv_heads, head_dim, rbit;
   hata_cuda_cache cache;
   int page_shift;
   hata_cuda_codes codes;
   hata_cuda_projection projection;
-  int64_t count;  ///< keys, or rows
   int sequence;
-  int64_t first;
+  int64_t first, count;
   const int64_t* cells;
-  bool last_keys;
-  const int32_t* sequences;  ///< of rows, as in StepParams
-  const int32_t* n_kv;
-  int max_n_kv;
 };
 
 }  // namespace hata::cuda

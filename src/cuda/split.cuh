@@ -15,8 +15,48 @@ constexpr int kSplitStages = kDim <= 128 ? 3 : 1;
 template <int kDim>
 constexpr int kSplitBytes = kSplitWarps* TileCopies<kDim, kSplitStages<kDim>, true>::kBytes;
 
-/// grid: (p.splits, n_rows * n_kv_heads). With p.encode_last the kernel before it encodes last keys
-/// and has let this one start: it runs beside it.
+/// The row's last key gets its code while others attend: a dense step keeps the codes up to date.
+/// x: head_dim floats of shared memory.
+static __device__ __noinline__ void encode_last_key(const StepParams& p, const Cells& cells,
+                                                    int head, int cell, float* x) {
+  constexpr int kAtOnce = 32;  // loads under way
+  const int64_t slot = cells.slot(cell);
+  const int d = p.head_dim, words = p.rbit / kWarp, lane = threadIdx.x % kWarp;
+  const int warp = warp_index();
+  const float* w = p.projection.keys + static_cast<int64_t>(head) * d * p.rbit;
+  const float* mean = p.projection.key_means;
+  const int own = static_cast<int>(threadIdx.x);
+  if (own < d) x[own] = element(cells.key(cell), p.cache.type, own);
+  __syncthreads();
+  for (int word = warp; word < words; word += kSplitWarps) {
+    const float* column = w + word * kWarp + lane;
+    float sum = 0.0f;
+#pragma unroll 1
+    for (int first = 0; first < d; first += kAtOnce) {
+      float weights[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        weights[i] = first + i < d ? column[static_cast<int64_t>(first + i) * p.rbit] : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (first + i >= d) break;
+        float v = x[first + i];
+        if (mean != nullptr) v = __fsub_rn(v, mean[head * d + first + i]);
+        sum = __fmaf_rn(v, weights[i], sum);
+      }
+    }
+    const unsigned bits = __ballot_sync(kAll, sum > 0.0f);
+    if (lane == 0) p.codes.codes[slot * words + word] = bits;
+  }
+  if (p.codes.lengths == nullptr || warp != kSplitWarps - 1) return;
+  const float norm2 = norm2_of(d, lane % 16, [&](int i) { return x[i]; });
+  if (lane == 0) {
+    store_length(p.codes.lengths, slot, length_of(norm2, p.projection.inv_units[head]));
+  }
+}
+
+/// grid: (p.splits, and one more with p.encode_last; n_rows * n_kv_heads).
 template <class T, int kDim, int kHeadTiles, bool kBulk>
 __global__ void __launch_bounds__(kSplitThreads)
     split_kernel(const __grid_constant__ StepParams p) {
@@ -29,11 +69,15 @@ __global__ void __launch_bounds__(kSplitThreads)
   const int row = blockIdx.y / p.n_kv_heads, head = blockIdx.y % p.n_kv_heads;
   const int64_t pair = blockIdx.y;
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
-  if (!p.encode_last) wait_for_previous();
+  wait_for_previous();
   let_next_start();
   const int sequence = p.sequences != nullptr ? p.sequences[row] : row;
   const int n_kv = p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv;
   const Cells cells(p, sequence, head);
+  if (static_cast<int>(blockIdx.x) == p.splits) {
+    if (n_kv > 0) encode_last_key(p, cells, head, n_kv - 1, queries);
+    return;
+  }
   const int32_t* list = p.lists != nullptr ? p.lists + pair * p.list_stride : nullptr;
   const int n_keys = list == nullptr            ? n_kv
                      : p.list_counts != nullptr ? p.list_counts[pair]
@@ -71,7 +115,6 @@ __global__ void __launch_bounds__(kSplitThreads)
     attention.run(p, copies, row, head, warp, kSplitWarps, n_tiles, cell_at);
     attention.put(p.group, reinterpret_cast<float*>(buffer), &ml[warp][0].x);
   }
-  if (p.encode_last) wait_for_previous();  // what comes next may need these codes
   __syncthreads();
   for (int g = warp; g < p.group; g += kSplitWarps) {
     const Common c = common_of(kSplitWarps, [&](int w) { return ml[w][g]; });

@@ -402,13 +402,13 @@ struct Chooser {
 
   /// How many keys of the sample shall lie at or above the cut, so that as many of the block's as
   /// could be chosen will: all that are wanted may be in one block. Where there is no room for so
-  /// many, for an uneven share of them.
+  /// many, as many as there surely is room for.
   __device__ __forceinline__ int wanted_of_sample() const {
-    const int room = kStepWarps * p.candidate_limit / 8 * 5;
-    const float expected = static_cast<float>(min(budget, room)) *
-                           static_cast<float>(pieces.sampled()) /
-                           static_cast<float>(max(1, pieces.count));
-    return static_cast<int>(expected + 4.0f * sqrtf(expected)) + 8;
+    const float part =
+        static_cast<float>(pieces.sampled()) / static_cast<float>(max(1, pieces.count));
+    const float expected = static_cast<float>(budget) * part;
+    const float room = 0.7f * static_cast<float>(kStepWarps * (p.candidate_limit - kPiece)) * part;
+    return max(1, static_cast<int>(fminf(expected + 4.0f * sqrtf(expected) + 8.0f, room)));
   }
 
   /// Calls put(position, cell) for each key of this block that is chosen; positions count over the
