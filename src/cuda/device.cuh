@@ -248,15 +248,6 @@ __device__ __forceinline__ int cluster_rank() {
   return 0;
 #endif
 }
-__device__ __forceinline__ int cluster_size() {
-#if HATA_CLUSTERS
-  uint32_t r;
-  asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(r));
-  return static_cast<int>(r);
-#else
-  return 1;
-#endif
-}
 /// A block has begun, and the others may send to it: nothing that was written is there for them
 /// yet.
 __device__ __forceinline__ void cluster_begin() {
