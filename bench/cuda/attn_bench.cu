@@ -93,6 +93,13 @@ void Bench::fill() {
     const auto seed = static_cast<uint64_t>(3 * s);
     fill_normal(set.keys.get(), c.type, elements, seed + 11, 1.0f, stream_,
                 options_.alike ? c.head_dim * c.n_kv_heads : 0);
+    if (options_.late) {
+      const size_t of_sequence = elements / static_cast<size_t>(c.batch), last = of_sequence / 16;
+      for (size_t b = 1; b <= static_cast<size_t>(c.batch); ++b) {
+        fill_normal(set.keys.get() + (b * of_sequence - last) * 2, c.type, last, seed + 14 + b,
+                    1.7f, stream_);
+      }
+    }
     fill_normal(set.values.get(), c.type, elements, seed + 12, 1.0f, stream_);
     fill_normal(set.q.get(), c.type, set.q.size() / 2, seed + 13, 1.0f, stream_);
     const size_t slots = static_cast<size_t>(c.pairs()) * capacity;
