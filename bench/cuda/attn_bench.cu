@@ -209,11 +209,9 @@ void Bench::measure(const std::string& method, double given,
     report(method, "step", cell_.n_kv, cell_.cache_bytes(), decode(HATA_CUDA_DENSE, false, false),
            row);
   } else if (method == "hata" || method == "hata-early") {
-    report(method, "step", budget, step_bytes(budget), decode(HATA_CUDA_SPARSE, method != "hata"),
-           row);
-    if (options_.clocks) {
-      measure_parts(method, budget, decode(HATA_CUDA_SPARSE, method != "hata"), row);
-    }
+    const auto enqueue = decode(HATA_CUDA_SPARSE, method != "hata");
+    report(method, "step", budget, step_bytes(budget), enqueue, row);
+    if (options_.clocks) measure_parts(method, budget, enqueue, row);
   } else if (method == "auto") {
     const hata_cuda_step s = step(0, budget, HATA_CUDA_AUTO);
     const double bytes = hata_cuda_runs_dense(&s) != 0 ? cell_.cache_bytes() : step_bytes(budget);

@@ -43,6 +43,11 @@ __device__ __forceinline__ int scan_warp(int v) {
   return v;
 }
 
+/// Sum over the lanes of a warp.
+__device__ __forceinline__ int sum_warp(int v) {
+  return static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(v)));
+}
+
 /// The highest bin at or above which `counts` has `wanted` keys or more; 0 if it has fewer. A warp.
 __device__ __forceinline__ int bin_of_best(const int* counts, int n_bins, int wanted) {
   constexpr int kEach = 4;  // groups of four bins of a lane
@@ -131,14 +136,11 @@ __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals
   if (lane == kWarp - 1) s.warp_sums[warp] = make_int4(total_to, before_to, own_to, 0);
   __syncthreads();
   const int4 of_warp = lane < kStepWarps ? s.warp_sums[lane] : make_int4(0, 0, 0, 0);
-  const auto sum = [](int v) {
-    return static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(v)));
-  };
   const bool is_earlier = lane < warp;
-  const int all = sum(of_warp.x);
-  const int better = sum(is_earlier ? of_warp.x : 0) + total_to - total_sum;
-  const int before_better = sum(is_earlier ? of_warp.y : 0) + before_to - before_sum;
-  const int own_better = sum(is_earlier ? of_warp.z : 0) + own_to - own_sum;
+  const int all = sum_warp(of_warp.x);
+  const int better = sum_warp(is_earlier ? of_warp.x : 0) + total_to - total_sum;
+  const int before_better = sum_warp(is_earlier ? of_warp.y : 0) + before_to - before_sum;
+  const int own_better = sum_warp(is_earlier ? of_warp.z : 0) + own_to - own_sum;
   // Too few keys: those of the lowest bin are the last.
   const bool found = all >= wanted ? better < wanted && better + total_sum >= wanted
                                    : begin == lowest / 4 && end > begin;

@@ -411,7 +411,7 @@ struct Chooser {
     return max(1, static_cast<int>(fminf(expected + 4.0f * sqrtf(expected) + 8.0f, room)));
   }
 
-  /// Calls put(position, cell) for each key of this block that is chosen; positions count over the
+  /// Calls `put` for each key of this block that is chosen; positions count over the
   /// cluster. Returns how many are chosen in all. `wanted`: of the sample.
   __device__ __forceinline__ int choose(const Lists& put, int wanted) {
     constexpr int kCounted = 1, kCut = 2;  // barriers
@@ -510,9 +510,6 @@ struct Chooser {
     const uint32_t above_from = static_cast<uint32_t>(t.bin + 1) << kIndexBits;
     const uint32_t at_from = static_cast<uint32_t>(t.bin) << kIndexBits;
     constexpr uint32_t kIndex = (1u << kIndexBits) - 1;
-    const auto sum_of = [](int v) {
-      return static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(v)));
-    };
     int above = 0;
     const uint32_t ties_at = shared_address(tied());
 #pragma unroll 2
@@ -522,10 +519,10 @@ struct Chooser {
       or_if(entry >= at_from && entry < above_from, ties_at + (entry & kIndex) / 32 * 4,
             1u << (entry % 32));
     }
-    above = sum_of(above);
+    above = sum_warp(above);
     if (lane == 0) s.warp_above[warp] = above;
     __syncthreads();
-    above = t.before_above + sum_of(lane < warp ? s.warp_above[lane] : 0);
+    above = t.before_above + sum_warp(lane < warp ? s.warp_above[lane] : 0);
     const int first_cell = pieces.first * kPiece;
 #pragma unroll 2
     for (int first = 0; first < count; first += kWarp) {
@@ -548,7 +545,7 @@ struct Chooser {
     const int inclusive = scan_warp(ties);
     if (lane == kWarp - 1) s.warp_ties[warp] = inclusive;
     __syncthreads();
-    int tie = sum_of(lane < warp ? s.warp_ties[lane] : 0) + inclusive - ties;
+    int tie = sum_warp(lane < warp ? s.warp_ties[lane] : 0) + inclusive - ties;
 #pragma unroll 1
     for (int w = begin; w < end; ++w) {
 #pragma unroll 1
