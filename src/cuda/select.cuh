@@ -17,17 +17,17 @@ constexpr int kMostPieces = (1 << kIndexBits) / kPiece;
 struct Threshold {
   int bin;    ///< the highest bin at or above which there are at least as many as wanted; else 0
   int above;  ///< keys in higher bins, of all blocks
-  int before_above, own_above;  ///< of these: those of the blocks before, and this one's
-  int before_at, own_at;        ///< keys in this bin
-  int all;                      ///< keys in the histogram
-  int highest_cut;              ///< of any block
+  int before_above;       ///< of these: those of the blocks before
+  int before_at, own_at;  ///< keys in this bin
+  int all;                ///< keys in the histogram
+  int highest_cut;        ///< of any block
 };
 
 struct SelectScratch {
   int cut;          ///< the histogram lacks keys in lower bins
   int highest_cut;  ///< of any block
   int overflowed;   ///< a warp had more candidates than there was room for
-  int4 warp_sums[kStepWarps];
+  int2 warp_sums[kStepWarps];
   Threshold threshold;
   int warp_above[kStepWarps], warp_ties[kStepWarps];
 };
@@ -80,10 +80,10 @@ __device__ __forceinline__ int bin_of_best(const int* counts, int n_bins, int wa
   return 0;
 }
 
-/// Finds the bin that the `wanted`-th best key of all blocks lies in, and how many keys above it
-/// and in it are this block's, and those before it. `hist`: n_bins counts in the shared memory of
-/// every block; those below the bin `lowest` are not looked at. `totals`, `before`: room for sums
-/// over blocks. All threads; has two block barriers.
+/// Finds the bin that the `wanted`-th best key of all blocks lies in, how many keys above it and in
+/// it the blocks before this one have, and how many in it are this block's. `hist`: n_bins counts
+/// in the shared memory of every block; those below the bin `lowest` are not looked at. `totals`,
+/// `before`: room for sums over blocks. All threads; has two block barriers.
 __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals, int* before,
                                                     int n_bins, int lowest, int wanted, int rank,
                                                     int n_blocks, SelectScratch& s) {
@@ -94,7 +94,7 @@ __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals
   // Thread 0 has the highest bins.
   const int end = n_groups - static_cast<int>(threadIdx.x) * each;
   const int begin = max(lowest / 4, end - each);
-  int total_sum = 0, before_sum = 0, own_sum = 0;
+  int total_sum = 0, before_sum = 0;
   const auto sum_of = [](const uint4& v) { return static_cast<int>(v.x + v.y + v.z + v.w); };
 #pragma unroll 1
   for (int group = end - 1; group >= begin; --group) {
@@ -112,7 +112,6 @@ __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals
         v[i] = make_uint4(0, 0, 0, 0);
         if (i < n_blocks) v[i] = load_peer4(peer_address(at, (rank + first + i) & (n_blocks - 1)));
       }
-      if (first == 0) own_sum += sum_of(v[0]);
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
         add(total, v[i]);
@@ -131,26 +130,23 @@ __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals
     const auto highest = __reduce_max_sync(kAll, static_cast<unsigned>(cut));
     if (lane == 0) s.highest_cut = static_cast<int>(highest);
   }
-  const int total_to = scan_warp(total_sum), before_to = scan_warp(before_sum),
-            own_to = scan_warp(own_sum);
-  if (lane == kWarp - 1) s.warp_sums[warp] = make_int4(total_to, before_to, own_to, 0);
+  const int total_to = scan_warp(total_sum), before_to = scan_warp(before_sum);
+  if (lane == kWarp - 1) s.warp_sums[warp] = make_int2(total_to, before_to);
   __syncthreads();
-  const int4 of_warp = lane < kStepWarps ? s.warp_sums[lane] : make_int4(0, 0, 0, 0);
+  const int2 of_warp = lane < kStepWarps ? s.warp_sums[lane] : make_int2(0, 0);
   const bool is_earlier = lane < warp;
   const int all = sum_warp(of_warp.x);
   const int better = sum_warp(is_earlier ? of_warp.x : 0) + total_to - total_sum;
   const int before_better = sum_warp(is_earlier ? of_warp.y : 0) + before_to - before_sum;
-  const int own_better = sum_warp(is_earlier ? of_warp.z : 0) + own_to - own_sum;
   // Too few keys: those of the lowest bin are the last.
   const bool found = all >= wanted ? better < wanted && better + total_sum >= wanted
                                    : begin == lowest / 4 && end > begin;
   if (found) {
-    Threshold t{0, better, before_better, own_better, 0, 0, all, s.highest_cut};
+    Threshold t{0, better, before_better, 0, 0, all, s.highest_cut};
 #pragma unroll 1
     for (t.bin = 4 * end - 1; t.bin > 4 * begin && t.above + totals[t.bin] < wanted; --t.bin) {
       t.above += totals[t.bin];
       t.before_above += before[t.bin];
-      t.own_above += hist[t.bin];
     }
     t.before_at = before[t.bin];
     t.own_at = hist[t.bin];
