@@ -27,7 +27,8 @@ constexpr const char* kUsage =
     "  --clocks         also the parts of HATA's kernel (if built with HATA_CUDA_CLOCKS)\n"
     "  --memory GB      of keys and values (default 70)\n"
     "  --seconds S      no new cell is begun after that\n"
-    "  --tune N,S,F     blocks a cluster, splits, fused (0 or 1); 0 and -1: as planned\n";
+    "  --tune N,W,S,F   blocks a cluster, warps a block (16 or 8), splits, fused (0 or 1);\n"
+    "                   0 and -1: as planned\n";
 
 std::vector<std::string> list(std::string_view text) {
   std::vector<std::string> parts;
@@ -87,9 +88,9 @@ int run(int argc, char** argv) {
     } else if (arg == "--seconds") {
       options.seconds = std::atof(value().c_str());
     } else if (arg == "--tune") {
-      int n[3] = {0, 0, -1};
-      std::sscanf(value().c_str(), "%d,%d,%d", n, n + 1, n + 2);
-      hata::cuda::tuning() = {n[0], n[1], n[2]};
+      int n[4] = {0, 0, 0, -1};
+      std::sscanf(value().c_str(), "%d,%d,%d,%d", n, n + 1, n + 2, n + 3);
+      hata::cuda::tuning() = {n[0], n[1], n[2], n[3]};
     } else if (arg == "--help" || arg.starts_with("-")) {
       std::fprintf(stderr, kUsage, hata::bench::methods_help());
       return arg == "--help" ? 0 : 2;

@@ -49,33 +49,21 @@ Tuning& tuning() {
   return fixed;
 }
 
-cudaError_t allow(const void* kernel, int shared_bytes, int cluster) {
-  struct Allowed {
-    int bytes = 0;
-    bool clusters = false;
-  };
+cudaError_t allow(const void* kernel, int shared_bytes) {
   static std::mutex mutex;
-  static std::map<std::pair<const void*, int>, Allowed> known;
+  static std::map<std::pair<const void*, int>, int> known;
   int device = 0;
   if (const cudaError_t e = cudaGetDevice(&device); e != cudaSuccess) return e;
   const std::lock_guard lock(mutex);
-  Allowed& allowed = known[{kernel, device}];
-  if (shared_bytes > allowed.bytes) {
-    const cudaError_t e =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-    if (e != cudaSuccess) return e;
-    allowed.bytes = shared_bytes;
-    // Else the driver may leave so much to the L1 cache that but one block fits.
-    cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                         cudaSharedmemCarveoutMaxShared);
-  }
-  if (cluster > 8 && !allowed.clusters) {
-    const cudaError_t e =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
-    if (e != cudaSuccess) return e;
-    allowed.clusters = true;
-  }
-  return cudaSuccess;
+  int& allowed = known[{kernel, device}];
+  if (shared_bytes <= allowed) return cudaSuccess;
+  const cudaError_t e =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+  if (e != cudaSuccess) return e;
+  allowed = shared_bytes;
+  // Else the driver may leave so much to the L1 cache that fewer blocks fit.
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                              cudaSharedmemCarveoutMaxShared);
 }
 
 namespace {
@@ -321,16 +309,28 @@ struct Workspace {
   }
 };
 
+// Blocks that encode last keys, where each does so once.
+int most_encoders(const StepParams& p) {
+  const int at_once = kSplitWarps / (p.rbit / kWarp);
+  return (p.n_rows * p.n_kv_heads + at_once - 1) / at_once;
+}
+
 // Parts that each row and KV head's keys are attended to in.
 int splits_for(const StepParams& p, const Device& device, int n_keys) {
   const int pairs = p.n_rows * p.n_kv_heads;
   if (tuning().splits > 0) return tuning().splits;
   int slots = device.multiprocessors;
-  // A dense step encodes the last keys by blocks of their own. Where they are few, all find room at
-  // once; where they are many there is much to attend to, and they are no matter.
-  if (p.encode_last && 8 * pairs <= slots) slots -= pairs;
+  // Few keys are attended to in no more time than last keys are encoded in.
+  if (p.encode_last && n_keys <= 1024) slots -= most_encoders(p);
   const int most = std::max(1, n_keys / (2 * kSplitWarps * kTileKeys));
   return std::clamp(slots / pairs, 1, std::min(most, 256));
+}
+
+// Blocks that encode last keys: as many as find room beside those that attend, so that all run at
+// once, but no fewer than have each encode twice.
+int encoders_for(const StepParams& p, const Device& device, int splits) {
+  const int most = most_encoders(p), room = device.multiprocessors - p.n_rows * p.n_kv_heads * splits;
+  return std::max(std::min(most, room), (most + 1) / 2);
 }
 
 // The copy engine is faster once every warp has some tiles to copy (docs/cuda.md).
@@ -341,51 +341,63 @@ bool bulk_pays(const StepParams& p, const Device& device, int splits) {
 }  // namespace
 
 Plan plan_step(const StepParams& given, const Device& device, bool fused) {
-  Plan plan;
   StepParams p = given;
   p.attend = fused;
   const int pairs = p.n_rows * p.n_kv_heads;
   const int pieces = (p.max_n_kv + kPiece - 1) / kPiece;
-  const int most_blocks = std::min(kMostBlocks, p.rbit / 8);
-  // Blocks of a cluster: what takes least if a wave of clusters costs 12 us and a block reads 30
-  // GB/s (fits what an H200 took, docs/cuda.md).
-  int n = 1;
-  double best = 1e30;
+
+  // What lies in a block's shared memory, of `most_bytes`; bytes 0: too much.
+  const auto lay_out = [&](int n_warps, int n, int most_bytes) {
+    Plan plan{.n_blocks = n, .params = p};
+    StepParams& q = plan.params;
+    const int own_pieces = (pieces + n - 1) / n;
+    q.n_warps = n_warps;
+    q.list_limit = fused ? round_up((p.budget + n - 1) / n, kTileKeys) : 0;
+    q.slab_columns = p.rbit / n;
+    while (q.slab_columns > 8 && p.head_dim * q.slab_columns * 4 > kSlabBytes) q.slab_columns /= 2;
+    // All that are chosen may lie in one block. At least as many candidates as there is room for
+    // once W's slab is no longer needed.
+    const int per_warp = (std::min(p.budget, own_pieces * kPiece) + n_warps - 1) / n_warps;
+    const int room = n_warps == kHalfWarps ? 0 : p.head_dim * q.slab_columns / n_warps;
+    q.candidate_limit = std::max({round_up(3 * per_warp + 256, 32), 384, room});
+    const int tiles =
+        fused ? std::max(2 * tile_bytes(p.head_dim), p.group * (p.head_dim + 4) * 4) : 0;
+    const int ties = own_pieces * kPiece / 8 / n_warps + 1;  // bits in the ring's memory
+    q.gather_bytes =
+        round_up(std::max({n_stages(fused, p.rbit) * piece_bytes(p.rbit), tiles, ties}), 16);
+    // Fewer candidates than are to be expected: the step is slower, not wrong.
+    while ((plan.shared_bytes = StepLayout(q, n_warps, n).bytes) > most_bytes &&
+           q.candidate_limit > 32) {
+      q.candidate_limit -= 32;
+    }
+    if (plan.shared_bytes > most_bytes || own_pieces > kMostPieces) plan.n_blocks = 0;
+    return plan;
+  };
   const double bytes =
       p.max_n_kv * (p.rbit / 8.0 + 0.5) + (fused ? p.budget * 4.0 * p.head_dim : 0.0);
-  for (int tried = 1; tried <= most_blocks && tried <= pieces; tried *= 2) {
-    if (device.clusters[tried] == 0 || (pieces + tried - 1) / tried > kMostPieces) continue;
-    const int waves = (pairs + device.clusters[tried] - 1) / device.clusters[tried];
-    const double us = waves * (12.0 + bytes / tried / 30e3);
-    if (us < best) best = us, n = tried;
-  }
-  if (tuning().n_blocks > 0) n = tuning().n_blocks;
-  if ((pieces + n - 1) / n > kMostPieces) return plan;  // not possible
-  p.list_limit = fused ? round_up((p.budget + n - 1) / n, kTileKeys) : 0;
-  p.slab_columns = p.rbit / n;
-  while (p.slab_columns > 8 && p.head_dim * p.slab_columns * 4 > kSlabBytes) p.slab_columns /= 2;
-  // All that are chosen may lie in one block. At least as many candidates as there is room for once
-  // W's slab is no longer needed.
-  const int per_warp =
-      (std::min(p.budget, (pieces + n - 1) / n * kPiece) + kStepWarps - 1) / kStepWarps;
-  const int room = p.head_dim * p.slab_columns / kStepWarps;
-  p.candidate_limit = std::max({round_up(3 * per_warp + 256, 32), 384, room});
-  const int piece_bytes = kPiece * p.rbit / 8 + kPiece / 2;
-  const int tiles =
-      fused ? std::max(2 * tile_bytes(p.head_dim), p.group * (p.head_dim + 4) * 4) : 0;
-  const int most_bytes = device.block_bytes - kStaticBytes;
-  const auto size = [&] {
-    // Ties are bits in the ring's memory.
-    const int ties = (pieces + n - 1) / n * kPiece / 8 / kStepWarps + 1;
-    p.gather_bytes = round_up(std::max({n_stages(fused, p.rbit) * piece_bytes, tiles, ties}), 16);
-    return plan.shared_bytes = StepLayout(p, n).bytes;
+  // What takes least if a wave costs 12 us and a multiprocessor reads 30 GB/s (fits what an H200
+  // took, docs/cuda.md).
+  Plan best;
+  double best_us = 1e30;
+  const auto consider = [&](int n_warps, int n, int at_once, int most_bytes) {
+    const Tuning& fixed = tuning();
+    if (fixed.n_blocks > 0 && fixed.n_blocks != n) return;
+    if (fixed.n_warps > 0 && fixed.n_warps != n_warps) return;
+    if (at_once == 0 || n > pieces) return;
+    const double of_all = static_cast<double>(kStepWarps) / n_warps;  // share the bandwidth
+    const double us = (pairs + at_once - 1) / at_once * (12.0 + of_all * bytes / n / 30e3);
+    if (us >= best_us) return;
+    const Plan plan = lay_out(n_warps, n, most_bytes);
+    if (plan.n_blocks > 0) best = plan, best_us = us;
   };
-  // Fewer candidates than are to be expected: the step is slower, not wrong.
-  while (size() > most_bytes && p.candidate_limit > 32) p.candidate_limit -= 32;
-  if (plan.shared_bytes > most_bytes) return plan;
-  plan.n_blocks = n;
-  plan.params = p;
-  return plan;
+  for (int n = 1; n <= std::min(kMostBlocks, p.rbit / 8); n *= 2) {
+    consider(kStepWarps, n, device.clusters[n], device.block_bytes - kStaticBytes);
+  }
+  if (fused) {
+    consider(kHalfWarps, 1, 2 * device.multiprocessors,
+             device.shared_bytes / 2 - kReservedBytes - kStaticBytes);
+  }
+  return best;
 }
 
 namespace {
@@ -398,7 +410,7 @@ struct Way {
 };
 
 // Rows of the cache up to which the exact path was measured to be faster (docs/cuda.md).
-constexpr int64_t kDenseRows = 16384;
+constexpr int64_t kDenseRows = 32768;
 
 hata_cuda_status way_of(const hata_cuda_step& s, StepParams& p, Device& device, Way& way) {
   if (const hata_cuda_status status = check(s); status != HATA_CUDA_OK) return status;
@@ -536,6 +548,7 @@ hata_cuda_status hata_cuda_decode(const hata_cuda_step* step, void* workspace,
     p.early = p.encode_last = false;
   }
   p.splits = way.splits;
+  if (p.encode_last) p.encoders = encoders_for(p, device, way.splits);
   p.bulk = way.dense && bulk_pays(p, device, way.splits);
   p.arrivals = reinterpret_cast<unsigned*>(memory + at.arrivals);
   p.partial = reinterpret_cast<float*>(memory + at.partial);

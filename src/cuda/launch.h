@@ -22,19 +22,18 @@ struct Device {
   int shared_bytes;  ///< of a multiprocessor
   int block_bytes;   ///< that a block can have
   int major;
-  int clusters[kMostBlocks + 1];  ///< of so many blocks of the step kernel, at once
+  int clusters[kMostBlocks + 1];  ///< of so many blocks of the step kernel (kStepWarps), at once
 };
 
 /// A kernel may have more shared memory than the default only after it is told so, once a device;
-/// to tell it again with less would lower it. Clusters of more than 8 blocks must be allowed
-/// likewise.
-cudaError_t allow(const void* kernel, int shared_bytes, int cluster);
+/// to tell it again with less would lower it.
+cudaError_t allow(const void* kernel, int shared_bytes);
 
 template <class... Args>
 cudaError_t launch_kernel(void (*kernel)(Args...), dim3 grid, int threads, int shared_bytes,
                           const LaunchOptions& options, cudaStream_t stream, Args... args) {
   const auto* address = reinterpret_cast<const void*>(kernel);
-  if (const cudaError_t e = allow(address, shared_bytes, options.cluster); e != cudaSuccess)
+  if (const cudaError_t e = allow(address, shared_bytes); e != cudaSuccess)
     return e;
   cudaLaunchAttribute attributes[2];
   unsigned n = 0;

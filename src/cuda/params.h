@@ -12,12 +12,15 @@ constexpr int kMaxGroup = 16;
 constexpr int kPiece = 128;     ///< keys that a warp scores at a time
 constexpr int kScoreShift = 4;  ///< include/hata/score.h
 constexpr int kStepWarps = 16;  ///< of a block of the step kernel, one a multiprocessor
+constexpr int kHalfWarps = 8;   ///< of one that shares its multiprocessor with another
 constexpr int kSplitWarps = 8;  ///< of a block of the split kernel
 constexpr int kTileKeys = 16;   ///< keys that a warp attends to at a time
 
 /// Pieces of a warp under way in the step kernel, as many as there is room for whatever the group
-/// is.
+/// is; so many of them are asked for before the queries are encoded.
 constexpr int n_stages(bool attends, int rbit) { return attends ? 4 : rbit == 256 ? 1 : 2; }
+constexpr int kSoonStages = 1;
+constexpr int piece_bytes(int rbit) { return kPiece * rbit / 8 + kPiece / 2; }  ///< with lengths
 
 /// Bins of a histogram of scores: score + max_score is the bin, and one more bin, the highest, for
 /// keys that are always chosen. Rounded up to whole groups of four.
@@ -85,7 +88,7 @@ struct StepParams {
   int64_t selected_stride;  ///< of one row and KV head
 
   // --- of the launch ----------------------------------------------------------------------
-  int stages;           ///< step kernel: pieces under way per warp
+  int n_warps;          ///< step kernel: of a block, kStepWarps or kHalfWarps
   int slab_columns;     ///< columns of W that lie in shared memory at a time
   int candidate_limit;  ///< candidates per warp
   int list_limit;       ///< chosen keys per block
@@ -96,6 +99,7 @@ struct StepParams {
   const int32_t* list_counts;
   int64_t list_stride;
   int splits;
+  int encoders;        ///< split kernel: blocks that encode last keys
   bool bulk;           ///< split kernel: rows by the copy engine
   float* partial;      ///< [row][KV head][split][group][head_dim]
   float* partial_ml;   ///< [row][KV head][split][group][2] maximum (log2) and sum

@@ -5,7 +5,8 @@
 
 namespace hata::cuda {
 
-constexpr int kStaticBytes = 4096;  ///< static shared memory of the step kernel, at most
+constexpr int kStaticBytes = 3072;    ///< static shared memory of the step kernel, at most
+constexpr int kReservedBytes = 1024;  ///< of a block, by the system
 
 struct Plan {
   int n_blocks = 0;  ///< of a cluster; 0: this device cannot do it

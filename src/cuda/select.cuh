@@ -9,7 +9,6 @@
 
 namespace hata::cuda {
 
-constexpr int kStepThreads = kStepWarps * kWarp;
 constexpr int kIndexBits = 19;  ///< of a candidate: cells of a block; the bin lies above them
 constexpr int kMostPieces = (1 << kIndexBits) / kPiece;
 
@@ -84,13 +83,15 @@ __device__ __forceinline__ int bin_of_best(const int* counts, int n_bins, int wa
 /// it the blocks before this one have, and how many in it are this block's. `hist`: n_bins counts
 /// in the shared memory of every block; those below the bin `lowest` are not looked at. `totals`,
 /// `before`: room for sums over blocks. All threads; has two block barriers.
+template <int kWarps>
 __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals, int* before,
                                                     int n_bins, int lowest, int wanted, int rank,
                                                     int n_blocks, SelectScratch& s) {
   constexpr int kAtOnce = 8;  // loads from other blocks under way
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
   const int n_groups = n_bins / 4;
-  const int each = (n_groups + kStepThreads - 1) / kStepThreads;
+  constexpr int kThreads = kWarps * kWarp;
+  const int each = (n_groups + kThreads - 1) / kThreads;
   // Thread 0 has the highest bins.
   const int end = n_groups - static_cast<int>(threadIdx.x) * each;
   const int begin = max(lowest / 4, end - each);
@@ -123,7 +124,7 @@ __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals
     total_sum += sum_of(total);
     before_sum += sum_of(sooner);
   }
-  if (warp == kStepWarps - 1) {
+  if (warp == kWarps - 1) {
     const int cut = lane < n_blocks
                         ? static_cast<int>(load_peer(peer_address(shared_address(&s.cut), lane)))
                         : 0;
@@ -133,7 +134,7 @@ __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals
   const int total_to = scan_warp(total_sum), before_to = scan_warp(before_sum);
   if (lane == kWarp - 1) s.warp_sums[warp] = make_int2(total_to, before_to);
   __syncthreads();
-  const int2 of_warp = lane < kStepWarps ? s.warp_sums[lane] : make_int2(0, 0);
+  const int2 of_warp = lane < kWarps ? s.warp_sums[lane] : make_int2(0, 0);
   const bool is_earlier = lane < warp;
   const int all = sum_warp(of_warp.x);
   const int better = sum_warp(is_earlier ? of_warp.x : 0) + total_to - total_sum;
@@ -159,6 +160,7 @@ __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals
 /// What a block scores: its range of pieces of 128 cells, shared among its warps so that
 /// neighbouring pieces go to different warps, and the first round of all warps is a sample of the
 /// whole range.
+template <int kWarps>
 struct Pieces {
   int first, count, rounds;
 
@@ -167,7 +169,7 @@ struct Pieces {
     const int64_t all = (n_kv + kPiece - 1) / kPiece;
     first = static_cast<int>(all * rank >> shift);
     count = static_cast<int>(all * (rank + 1) >> shift) - first;
-    rounds = (count + kStepWarps - 1) / kStepWarps;
+    rounds = (count + kWarps - 1) / kWarps;
   }
   /// Pieces in the first round.
   __device__ __forceinline__ int sampled() const {
@@ -176,7 +178,9 @@ struct Pieces {
 };
 
 /// The pieces of one warp, a round each: offsets from the block's first.
+template <int kWarps>
 struct Cursor {
+  using Pieces = cuda::Pieces<kWarps>;
   int piece, segment, round;
 
   __device__ __forceinline__ explicit Cursor(const Pieces& p, int warp)
@@ -188,9 +192,9 @@ struct Cursor {
   __device__ __forceinline__ void next(const Pieces& p) {
     piece += p.rounds + 1;
     ++round;
-    if (++segment == kStepWarps) {
+    if (++segment == kWarps) {
       segment = 0;
-      piece -= kStepWarps * p.rounds;
+      piece -= kWarps * p.rounds;
     }
   }
 };

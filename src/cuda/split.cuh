@@ -15,48 +15,64 @@ constexpr int kSplitStages = kDim <= 128 ? 3 : 1;
 template <int kDim>
 constexpr int kSplitBytes = kSplitWarps* TileCopies<kDim, kSplitStages<kDim>, true>::kBytes;
 
-/// The row's last key gets its code while others attend: a dense step keeps the codes up to date.
-/// x: head_dim floats of shared memory.
-static __device__ __noinline__ void encode_last_key(const StepParams& p, const Cells& cells,
-                                                    int head, int cell, float* x) {
-  constexpr int kAtOnce = 32;  // loads under way
-  const int64_t slot = cells.slot(cell);
+/// Last keys get their codes while others attend: a dense step keeps the codes up to date. A warp
+/// makes a word of a code, so that a block has several rows and KV heads at a time; block `at` of
+/// p.encoders takes every so manieth. x: kSplitWarps times 2 head_dim floats of shared memory.
+static __device__ __noinline__ void encode_last_keys(const StepParams& p, int at, float* x) {
+  constexpr int kAtOnce = 64;  // elements of W under way
   const int d = p.head_dim, words = p.rbit / kWarp, lane = threadIdx.x % kWarp;
-  const int warp = warp_index();
-  const float* w = p.projection.keys + static_cast<int64_t>(head) * d * p.rbit;
-  const float* mean = p.projection.key_means;
-  const int own = static_cast<int>(threadIdx.x);
-  if (own < d) x[own] = element(cells.key(cell), p.cache.type, own);
-  __syncthreads();
-  for (int word = warp; word < words; word += kSplitWarps) {
-    const float* column = w + word * kWarp + lane;
-    float sum = 0.0f;
+  const int warp = warp_index(), word = warp & (words - 1);
+  const int shift = log2_of(kSplitWarps / words);  // of how many at a time
+  float* own = x + warp * 2 * d;                   // the key less the mean, and the key
 #pragma unroll 1
-    for (int first = 0; first < d; first += kAtOnce) {
-      float weights[kAtOnce];
+  for (int pair = (at << shift) + warp / words; pair < p.n_rows * p.n_kv_heads;
+       pair += p.encoders << shift) {
+    const int row = pair / p.n_kv_heads, head = pair - row * p.n_kv_heads;
+    const float* column =
+        p.projection.keys + static_cast<int64_t>(head) * d * p.rbit + word * kWarp + lane;
+    float weights[kAtOnce];
+    const auto load = [&](int first) {
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
         weights[i] = first + i < d ? column[static_cast<int64_t>(first + i) * p.rbit] : 0.0f;
       }
+    };
+    load(0);
+    const int n_kv = p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv;
+    if (n_kv <= 0) continue;
+    const Cells cells(p, p.sequences != nullptr ? p.sequences[row] : row, head);
+    const std::byte* key = cells.key(n_kv - 1);
+    const int64_t slot = cells.slot(n_kv - 1);
+    const float* mean = p.projection.key_means;
+#pragma unroll 4
+    for (int i = lane; i < d; i += kWarp) {
+      const float v = element(key, p.cache.type, i);
+      own[i] = mean != nullptr ? __fsub_rn(v, mean[head * d + i]) : v;
+      own[d + i] = v;
+    }
+    __syncwarp();
+    float sum = 0.0f;
+#pragma unroll 1
+    for (int first = 0; first < d; first += kAtOnce) {
+      if (first > 0) load(first);
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
-        if (first + i >= d) break;
-        float v = x[first + i];
-        if (mean != nullptr) v = __fsub_rn(v, mean[head * d + first + i]);
-        sum = __fmaf_rn(v, weights[i], sum);
+        if (first + i < d) sum = __fmaf_rn(own[first + i], weights[i], sum);
       }
     }
     const unsigned bits = __ballot_sync(kAll, sum > 0.0f);
     if (lane == 0) p.codes.codes[slot * words + word] = bits;
-  }
-  if (p.codes.lengths == nullptr || warp != kSplitWarps - 1) return;
-  const float norm2 = norm2_of(d, lane % 16, [&](int i) { return x[i]; });
-  if (lane == 0) {
-    store_length(p.codes.lengths, slot, length_of(norm2, p.projection.inv_units[head]));
+    if (p.codes.lengths != nullptr && word == words - 1) {
+      const float norm2 = norm2_of(d, lane % 16, [&](int i) { return own[d + i]; });
+      if (lane == 0) {
+        store_length(p.codes.lengths, slot, length_of(norm2, p.projection.inv_units[head]));
+      }
+    }
+    __syncwarp();
   }
 }
 
-/// grid: (p.splits, and one more with p.encode_last; n_rows * n_kv_heads).
+/// grid: n_rows * n_kv_heads * p.splits, and p.encoders.
 template <class T, int kDim, int kHeadTiles, bool kBulk>
 __global__ void __launch_bounds__(kSplitThreads)
     split_kernel(const __grid_constant__ StepParams p) {
@@ -66,18 +82,21 @@ __global__ void __launch_bounds__(kSplitThreads)
   __shared__ Common common[8 * kHeadTiles];
   __shared__ float queries[8 * kHeadTiles * vector_stride(kDim)];
   __shared__ bool is_last;
-  const int row = blockIdx.y / p.n_kv_heads, head = blockIdx.y % p.n_kv_heads;
-  const int64_t pair = blockIdx.y;
+  const int pair_index = static_cast<int>(blockIdx.x) / p.splits;
+  const int own_part = static_cast<int>(blockIdx.x) - pair_index * p.splits;
+  const int row = pair_index / p.n_kv_heads, head = pair_index - row * p.n_kv_heads;
+  const int64_t pair = pair_index;
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
   wait_for_previous();
   let_next_start();
+  if (row >= p.n_rows) {
+    encode_last_keys(p, static_cast<int>(blockIdx.x) - p.n_rows * p.n_kv_heads * p.splits,
+                     reinterpret_cast<float*>(memory));
+    return;
+  }
   const int sequence = p.sequences != nullptr ? p.sequences[row] : row;
   const int n_kv = p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv;
   const Cells cells(p, sequence, head);
-  if (static_cast<int>(blockIdx.x) == p.splits) {
-    if (n_kv > 0) encode_last_key(p, cells, head, n_kv - 1, queries);
-    return;
-  }
   const int32_t* list = p.lists != nullptr ? p.lists + pair * p.list_stride : nullptr;
   const int n_keys = list == nullptr            ? n_kv
                      : p.list_counts != nullptr ? p.list_counts[pair]
@@ -87,9 +106,9 @@ __global__ void __launch_bounds__(kSplitThreads)
 
   // Whole tiles for all warps, so that parts differ by as little as can be.
   const int tiles = (n_keys + kTileKeys - 1) / kTileKeys;
-  const int first = static_cast<int>(static_cast<int64_t>(tiles) * blockIdx.x / p.splits);
+  const int first = static_cast<int>(static_cast<int64_t>(tiles) * own_part / p.splits);
   const int n_tiles =
-      static_cast<int>(static_cast<int64_t>(tiles) * (blockIdx.x + 1) / p.splits) - first;
+      static_cast<int>(static_cast<int64_t>(tiles) * (own_part + 1) / p.splits) - first;
   const int first_key = first * kTileKeys, end_key = min(n_keys, (first + n_tiles) * kTileKeys);
   const auto cell_at = [&](int i) {
     const int at = first_key + i;
@@ -138,9 +157,9 @@ __global__ void __launch_bounds__(kSplitThreads)
       const int q_head = head * p.group + g;
       store_out(p, row, q_head, i % kDim, sum * normaliser(p, q_head, common[g]));
     } else {
-      parts[static_cast<int64_t>(blockIdx.x) * p.group * kDim + i] = sum;
+      parts[static_cast<int64_t>(own_part) * p.group * kDim + i] = sum;
       if (i % kDim == 0) {
-        part_ml[blockIdx.x * p.group + g] = make_float2(common[g].max, common[g].sum);
+        part_ml[own_part * p.group + g] = make_float2(common[g].max, common[g].sum);
       }
     }
   }

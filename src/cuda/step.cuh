@@ -18,8 +18,10 @@ namespace hata::cuda {
 
 /// Shared memory of a block, by offset. `kWords`: of a code.
 struct StepLayout {
-  int ring;    ///< [warp][gather_bytes]: codes under way, then keys and values
-  int shared;  ///< W's slab, then the candidates
+  int ring;    ///< [stage][warp][piece_bytes]: codes under way; then, [warp][gather_bytes], keys
+               ///< and values
+  int shared;  ///< the candidates
+  int slab;    ///< of W: in the candidates' place; in a half block behind the ring's first stages
   int sample, hist, totals, before;  ///< [n_bins]
   int vectors;  ///< [group + 2][vector_stride] f32: queries, the last key less the mean, and that
   int list;     ///< [list_limit]
@@ -27,10 +29,11 @@ struct StepLayout {
                 ///< [block][group]
   int bytes;
 
-  __host__ __device__ StepLayout(const StepParams& p, int n_blocks) {
+  __host__ __device__ StepLayout(const StepParams& p, int n_warps, int n_blocks) {
     const int bins = 4 * n_bins(p.group, p.rbit);
-    const int slab = p.attend ? kSlabBytes : p.head_dim * p.slab_columns * 4;
-    const int candidates = kStepWarps * p.candidate_limit * 4;
+    const int slab_bytes = p.attend ? kSlabBytes : p.head_dim * p.slab_columns * 4;
+    const int candidates = n_warps * p.candidate_limit * 4;
+    const bool is_half = n_warps == kHalfWarps;
     const auto larger = [](int a, int b) { return a > b ? a : b; };
     int at = 0;
     const auto take = [&](int size) {
@@ -38,8 +41,9 @@ struct StepLayout {
       at += (size + 15) / 16 * 16;
       return begin;
     };
-    ring = take(kStepWarps * p.gather_bytes);
-    shared = take(larger(slab, candidates));
+    ring = take(n_warps * p.gather_bytes);
+    shared = take(is_half ? candidates : larger(slab_bytes, candidates));
+    slab = is_half ? ring + kSoonStages * n_warps * piece_bytes(p.rbit) : shared;
     sample = take(bins);
     hist = take(bins);
     totals = take(bins);
@@ -79,20 +83,24 @@ struct Lists {
 };
 
 // The slow ways, out of line below.
-template <int kWords, int kPlanes>
+template <int kWarps, int kWords, int kPlanes>
 __device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, Codes<kWords>& codes,
                                        SelectScratch& s, int n_blocks, int row, int head, int n_kv);
-template <int kWords, int kPlanes>
+template <int kWarps, int kWords, int kPlanes>
 __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memory,
                                             Codes<kWords>& codes, SelectScratch& s, int n_blocks,
                                             int row, int head, int n_kv, const Threshold& t,
                                             int own_ties, Lists put);
 
 /// One block's part of a step, as far as the choice of keys.
-template <int kWords, int kPlanes, int kStages>
+template <int kWarps, int kWords, int kPlanes, int kStages>
 struct Chooser {
+  static constexpr int kThreads = kWarps * kWarp;
+  using Pieces = cuda::Pieces<kWarps>;
+  using Cursor = cuda::Cursor<kWarps>;
   static constexpr int kCodeBytes = kWords * 4;
-  static constexpr int kPieceBytes = kPiece * kCodeBytes + kPiece / 2;
+  static constexpr int kPieceBytes = piece_bytes(32 * kWords);
+  static constexpr int kStageBytes = kWarps * kPieceBytes;
   static constexpr int kRows = kPiece / kWarp;  ///< keys of a lane in a piece
 
   const StepParams& p;
@@ -120,7 +128,7 @@ struct Chooser {
                                      int n_kv_)
       : p(params),
         memory(smem),
-        layout(params, size),
+        layout(params, kWarps, size),
         codes(c),
         s(scratch),
         n_blocks(size),
@@ -138,7 +146,7 @@ struct Chooser {
         last_code(params.encode_last ? n_kv_ - 1 : -1),
         coming(pieces, warp) {
     length_shift = lane % 8 * 4;
-    ring = shared_address(memory + layout.ring + warp * p.gather_bytes);
+    ring = shared_address(memory + layout.ring + warp * kPieceBytes);
     // The 16 words of lengths lie so that a lane finds its four side by side.
     ring_lengths = ring + kPiece * kCodeBytes + (lane % 4 * 4 + lane / 4) * 4;
     ring += lane * kCodeBytes;
@@ -160,7 +168,7 @@ struct Chooser {
   __device__ __forceinline__ int* hist() const { return at<int>(layout.hist); }
   __device__ __forceinline__ int* sample() const { return at<int>(layout.sample); }
   __device__ __forceinline__ Threshold find(const int* in, int lowest) const {
-    return find_threshold(in, at<int>(layout.totals), at<int>(layout.before),
+    return find_threshold<kWarps>(in, at<int>(layout.totals), at<int>(layout.before),
                           n_bins(p.group, p.rbit), lowest, budget, rank, n_blocks, s);
   }
   __device__ __forceinline__ uint32_t* candidates() const {
@@ -242,7 +250,7 @@ struct Chooser {
   __device__ __forceinline__ void encode(float inv_unit, uint32_t arrival) {
     const bool with_key = last_code >= 0;
     const bool apart = p.projection.queries != nullptr;
-    if (with_key && p.codes.lengths != nullptr && warp == kStepWarps - 1) {
+    if (with_key && p.codes.lengths != nullptr && warp == kWarps - 1) {
       const float* key = vector(p.group + 1);  // the warp has no other work here
       const float norm2 = norm2_of<kDim>(p.head_dim, lane % 16, [&](int i) { return key[i]; });
       if (lane == 0) codes.new_length = length_of(norm2, inv_unit);
@@ -254,18 +262,18 @@ struct Chooser {
       const int first = part == 0 ? 0 : p.group;
       const int count = part == 1 ? 1 : p.group + (with_key && !apart ? 1 : 0);
       const int own = own_columns(), step = min(own, p.slab_columns);
-      auto* slab = at<float>(layout.shared);
+      auto* slab = at<float>(layout.slab);
 #pragma unroll 1
       for (int column = 0; column < own; column += step) {
         if (column > 0 || part > 0) {
           __syncthreads();
-          begin_slab<kDim>(w, p.head_dim, p.rbit, rank * own + column, step, slab, kStepThreads);
+          begin_slab<kDim>(w, p.head_dim, p.rbit, rank * own + column, step, slab, kThreads);
           commit_copies();
           wait_copies<0>();
           __syncthreads();
         }
         encode_slab<kDim>(slab, p.head_dim, rank * own + column, step, vector(first), count,
-                          shared_address(&codes.parts[first][0]), arrival, n_blocks, kStepThreads);
+                          shared_address(&codes.parts[first][0]), arrival, n_blocks, kThreads);
       }
     }
   }
@@ -321,7 +329,7 @@ struct Chooser {
   /// that this goes on while the piece before it is kept.
   __device__ __forceinline__ void score_piece(const Query<kWords, kPlanes>& query, int offset,
                                               int (&bins)[kRows]) const {
-    const std::byte* piece = memory + layout.ring + warp * p.gather_bytes + offset;
+    const std::byte* piece = memory + layout.ring + warp * kPieceBytes + offset;
     const uint4 words = reinterpret_cast<const uint4*>(piece + kPiece * kCodeBytes)[lane / 8];
     const uint32_t lengths[kRows] = {words.x, words.y, words.z, words.w};
 #pragma unroll
@@ -354,7 +362,7 @@ struct Chooser {
     if (p.codes.lengths != nullptr || lane >= kPiece / 8) return;
 #pragma unroll 1
     for (int stage = 0; stage < kStages; ++stage) {
-      store_if(true, ring_lengths + stage * kPieceBytes, 0x88888888u);
+      store_if(true, ring_lengths + stage * kStageBytes, 0x88888888u);
     }
   }
 
@@ -407,7 +415,7 @@ struct Chooser {
     const float part =
         static_cast<float>(pieces.sampled()) / static_cast<float>(max(1, pieces.count));
     const float expected = static_cast<float>(budget) * part;
-    const float room = 0.7f * static_cast<float>(kStepWarps * (p.candidate_limit - kPiece)) * part;
+    const float room = 0.7f * static_cast<float>(kWarps * (p.candidate_limit - kPiece)) * part;
     return max(1, static_cast<int>(fminf(expected + 4.0f * sqrtf(expected) + 8.0f, room)));
   }
 
@@ -428,20 +436,20 @@ struct Chooser {
       if (bins[i] >= 0) atomicAdd(sample() + (bins[i] >> kScoreShift), 1);
     }
     if (warp == 0) {
-      named_wait<kStepThreads>(kCounted);
+      named_wait<kThreads>(kCounted);
       const int found = bin_of_best(sample(), n_bins(p.group, p.rbit), wanted);
       if (lane == 0) s.cut = found;
     } else {
-      named_arrive<kStepThreads>(kCounted);
+      named_arrive<kThreads>(kCounted);
     }
     begin_piece(offset);
-    named_wait<kStepThreads>(kCut);
+    named_wait<kThreads>(kCut);
     cut = s.cut;
     stamp(p, Part::kSample);
     // A piece is kept while the next one is scored: each alone is a chain of waits.
 #pragma unroll 1
     for (int round = 1; round < pieces.rounds; ++round) {
-      offset = offset == (kStages - 1) * kPieceBytes ? 0 : offset + kPieceBytes;
+      offset = offset == (kStages - 1) * kStageBytes ? 0 : offset + kStageBytes;
       const Cursor before = at;
       at.next(pieces);
       int next[kRows];
@@ -465,7 +473,7 @@ struct Chooser {
     stamp(p, Part::kThreshold);
     bool again = s.overflowed != 0;
     if (t.highest_cut > 0 && (t.all < budget || t.bin < t.highest_cut)) {  // the same in all blocks
-      count_all<kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv);
+      count_all<kWarps, kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv);
       t = s.threshold;
       again = true;
     }
@@ -475,7 +483,7 @@ struct Chooser {
     if (threadIdx.x == 0 && put.keys_each > 0)
       expect_bytes(put.arrival, 4 * put.n_keys(rank, chosen));
     if (again) {
-      put_from_codes<kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv, t, own_ties,
+      put_from_codes<kWarps, kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv, t, own_ties,
                                       put);
     } else {
       put_from_candidates(count, t, own_ties, put);
@@ -487,7 +495,7 @@ struct Chooser {
   __device__ __forceinline__ uint32_t* tied() const { return at<uint32_t>(layout.ring); }
   __device__ __forceinline__ void clear_tied() const {
 #pragma unroll 1
-    for (int i = threadIdx.x; i < pieces.count; i += kStepThreads) {
+    for (int i = threadIdx.x; i < pieces.count; i += kThreads) {
       static_assert(kPiece / 32 * sizeof(uint32_t) == sizeof(uint4));
       reinterpret_cast<uint4*>(tied())[i] = make_uint4(0, 0, 0, 0);
     }
@@ -536,7 +544,7 @@ struct Chooser {
     if (own_ties == 0) return;  // the same in all threads
     // Ties in the order of cells: each thread has neighbouring ones.
     const int n_words = pieces.count * (kPiece / 32);
-    const int each = (n_words + kStepThreads - 1) / kStepThreads;
+    const int each = (n_words + kThreads - 1) / kThreads;
     const int begin = min(n_words, static_cast<int>(threadIdx.x) * each);
     const int end = min(n_words, begin + each);
     int ties = 0;
@@ -558,16 +566,17 @@ struct Chooser {
 
 /// The cut was too high: counts all keys, from memory, in the place of the sample; the threshold
 /// is s.threshold.
-template <int kWords, int kPlanes>
+template <int kWarps, int kWords, int kPlanes>
 __device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, Codes<kWords>& codes,
                                        SelectScratch& s, int n_blocks, int row, int head,
                                        int n_kv) {
-  const Chooser<kWords, kPlanes, 1> c(p, memory, codes, s, n_blocks, row, head, n_kv);
+  constexpr int kThreads = kWarps * kWarp;
+  const Chooser<kWarps, kWords, kPlanes, 1> c(p, memory, codes, s, n_blocks, row, head, n_kv);
   const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
   const int last = c.last_bin(query);
-  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit); i += kStepThreads) c.sample()[i] = 0;
+  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit); i += kThreads) c.sample()[i] = 0;
   __syncthreads();
-  for (int i = threadIdx.x; i < c.pieces.count * kPiece; i += kStepThreads) {
+  for (int i = threadIdx.x; i < c.pieces.count * kPiece; i += kThreads) {
     const int bin = c.bin_in_memory(query, last, c.pieces.first * kPiece + i);
     if (bin >= 0) atomicAdd(c.sample() + bin, 1);
   }
@@ -576,16 +585,17 @@ __device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, C
 }
 
 /// The slow way, in the order of cells.
-template <int kWords, int kPlanes>
+template <int kWarps, int kWords, int kPlanes>
 __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memory,
                                             Codes<kWords>& codes, SelectScratch& s, int n_blocks,
                                             int row, int head, int n_kv, const Threshold& t,
                                             int own_ties, Lists put) {
-  const Chooser<kWords, kPlanes, 1> c(p, memory, codes, s, n_blocks, row, head, n_kv);
+  constexpr int kThreads = kWarps * kWarp;
+  const Chooser<kWarps, kWords, kPlanes, 1> c(p, memory, codes, s, n_blocks, row, head, n_kv);
   const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
   const int last = c.last_bin(query);
   int above = t.before_above, ties = 0;
-  for (int first = 0; first < c.pieces.count * kPiece; first += kStepThreads) {
+  for (int first = 0; first < c.pieces.count * kPiece; first += kThreads) {
     const int i = first + threadIdx.x;
     const int cell = c.pieces.first * kPiece + i;
     const int found = c.bin_in_memory(query, last, cell);
@@ -597,7 +607,7 @@ __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memo
     __syncthreads();
     int my_above = above, my_ties = ties;
 #pragma unroll
-    for (int w = 0; w < kStepWarps; ++w) {
+    for (int w = 0; w < kWarps; ++w) {
       if (w < c.warp) my_above += s.warp_above[w], my_ties += s.warp_ties[w];
       above += s.warp_above[w], ties += s.warp_ties[w];
     }
@@ -609,21 +619,22 @@ __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memo
 }
 
 /// Attends to the block's list of cells, once all blocks have put what they chose.
-template <class T, int kDim, int kHeadTiles>
+template <int kWarps, class T, int kDim, int kHeadTiles>
 __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memory,
                                             const StepLayout& layout, const Arrivals& arrived,
                                             const Cells& cells, int row, int head, int rank,
                                             int n_blocks, int n_keys) {
+  constexpr int kThreads = kWarps * kWarp;
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
   const auto* list = reinterpret_cast<const int32_t*>(memory + layout.list);
   std::byte* buffer = memory + layout.ring + warp * p.gather_bytes;
-  __shared__ float2 ml[kStepWarps][8 * kHeadTiles];
+  __shared__ float2 ml[kWarps][8 * kHeadTiles];
   {
     const TileCopies<kDim, 1, false> copies{cells, shared_address(buffer), 0};
     // Few keys are dealt out to all warps, so that their rows come in fewer steps.
-    const int of_tile = min(kTileKeys, (n_keys + kStepWarps - 1) / kStepWarps);
+    const int of_tile = min(kTileKeys, (n_keys + kWarps - 1) / kWarps);
     const int n_tiles =
-        of_tile < kTileKeys ? min(n_keys, kStepWarps) : (n_keys + kTileKeys - 1) / kTileKeys;
+        of_tile < kTileKeys ? min(n_keys, kWarps) : (n_keys + kTileKeys - 1) / kTileKeys;
     const auto cell_at = [&](int i) {
       const int in_tile = i % kTileKeys, at = i / kTileKeys * of_tile + in_tile;
       return in_tile < of_tile && at < n_keys ? list[at] : -1;
@@ -634,8 +645,8 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
     __syncthreads();  // the ring's memory is used anew
     receive(shared_address(&arrived.list), n_blocks == 1);
     stamp(p, Part::kLists);
-    copies.begin_all(warp, kStepWarps, n_tiles, cell_at);
-    attention.run(p, copies, row, head, warp, kStepWarps, n_tiles, cell_at);
+    copies.begin_all(warp, kWarps, n_tiles, cell_at);
+    attention.run(p, copies, row, head, warp, kWarps, n_tiles, cell_at);
     stamp(p, Part::kAttend);
     attention.put(p.group, reinterpret_cast<float*>(buffer), &ml[warp][0].x);
   }
@@ -647,9 +658,9 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
   const uint32_t mls = results + p.group * kDim * 4;
   const uint32_t arrival = shared_address(&arrived.results);
 #pragma unroll 1
-  for (int i = threadIdx.x; i < p.group * kDim; i += kStepThreads) {
+  for (int i = threadIdx.x; i < p.group * kDim; i += kThreads) {
     const int g = i / kDim, d = i % kDim;
-    const float2 part = lane < kStepWarps ? ml[lane][g] : make_float2(-INFINITY, 0.0f);
+    const float2 part = lane < kWarps ? ml[lane][g] : make_float2(-INFINITY, 0.0f);
     float max = part.x;
 #pragma unroll
     for (int step = 1; step < kWarp; step *= 2) {
@@ -658,7 +669,7 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
     const float scale = exp2f(part.x - (max == -INFINITY ? 0.0f : max));
     float of_head = scale * part.y, sum = 0.0f;
 #pragma unroll
-    for (int w = 0; w < kStepWarps; ++w) {
+    for (int w = 0; w < kWarps; ++w) {
       sum += __shfl_sync(kAll, scale, w) *
              reinterpret_cast<const float*>(memory + layout.ring +
                                             w * p.gather_bytes)[g * kHeadStride<kDim> + d];
@@ -671,7 +682,7 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
     send(true,
          peer_address(results + ((rank * p.group + g) * columns + (d & (columns - 1))) * 4, owner),
          __float_as_uint(sum), peer_address(arrival, owner), n_blocks == 1);
-    if (d < n_blocks) {  // lanes of one warp, below kStepWarps
+    if (d < n_blocks) {  // lanes of one warp, below kWarps
       const uint32_t to = peer_address(mls + (rank * p.group + g) * 8, d);
       send(true, to, __float_as_uint(max), peer_address(arrival, d), n_blocks == 1);
       send(true, to + 4, __float_as_uint(of_head), peer_address(arrival, d), n_blocks == 1);
@@ -682,7 +693,7 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
   const auto* parts = reinterpret_cast<const float*>(memory + layout.results);
   const auto* part_ml = reinterpret_cast<const float2*>(parts + p.group * kDim);
 #pragma unroll 1
-  for (int i = threadIdx.x; i < p.group * columns; i += kStepThreads) {
+  for (int i = threadIdx.x; i < p.group * columns; i += kThreads) {
     const int g = i >> log2_of(columns), d = rank * columns + (i & (columns - 1));
     float max = -INFINITY;
 #pragma unroll 8
@@ -701,16 +712,18 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
   }
 }
 
-/// grid: (blocks of a cluster, KV heads, rows). kDim 0: without attention.
-template <class T, int kDim, int kHeadTiles, int kWords, int kPlanes>
-__global__ void __launch_bounds__(kStepThreads, 1)
+/// grid: (blocks of a cluster, KV heads, rows). kDim 0: without attention. kWarps: kStepWarps, or
+/// kHalfWarps without a cluster, two blocks a multiprocessor.
+template <int kWarps, class T, int kDim, int kHeadTiles, int kWords, int kPlanes>
+__global__ void __launch_bounds__(kWarps* kWarp, kStepWarps / kWarps)
     step_kernel(const __grid_constant__ StepParams p) {
   extern __shared__ __align__(128) std::byte memory[];
   __shared__ Codes<kWords> codes;
   __shared__ SelectScratch scratch;
   __shared__ Arrivals arrivals;
   stamp(p, Part::kBegin);
-  const int n_blocks = gridDim.x, head = blockIdx.y, row = blockIdx.z;
+  constexpr int kThreads = kWarps * kWarp;
+  const int n_blocks = kWarps == kHalfWarps ? 1 : gridDim.x, head = blockIdx.y, row = blockIdx.z;
   // What a kernel is given comes from memory line by line: all warps ask at once.
   asm volatile("" ::"r"(reinterpret_cast<const int*>(&p)[warp_index() * 16 % (sizeof(p) / 4)]));
   if (!p.early) wait_for_previous();
@@ -718,17 +731,17 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   // W and the queries are asked for before all else, and before the codes, which would keep them
   // waiting in the memory's queues; and a warp that asks for too many codes is itself kept waiting,
   // so most are asked for after its part in encoding.
-  constexpr int kSoon = 1;
-  const StepLayout layout(p, n_blocks);
+  constexpr int kSoon = kSoonStages;
+  const StepLayout layout(p, kWarps, n_blocks);
   {
     const float* w = p.projection.queries != nullptr ? p.projection.queries : p.projection.keys;
     const int own = p.rbit >> log2_of(n_blocks);
     begin_slab<kDim>(w + static_cast<int64_t>(head) * p.head_dim * p.rbit, p.head_dim, p.rbit,
                      static_cast<int>(blockIdx.x) * own, min(own, p.slab_columns),
-                     reinterpret_cast<float*>(memory + layout.shared), kStepThreads);
+                     reinterpret_cast<float*>(memory + layout.slab), kThreads);
     commit_copies();
   }
-  Queries<kStepThreads, kDim, kDim == 0 ? kMaxGroup : 8> q;
+  Queries<kThreads, kDim, kDim == 0 ? kMaxGroup : 8> q;
   if (!p.early) q.load(p, row, head);
   if (threadIdx.x == 0) {
     init_arrival(shared_address(&arrivals.codes));
@@ -740,11 +753,11 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   const float inv_unit = p.codes.lengths != nullptr ? p.projection.inv_units[head] : 0.0f;
   const int n_kv = p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv;
   constexpr int kStages = n_stages(kDim > 0, 32 * kWords);
-  Chooser<kWords, kPlanes, kStages> chooser(p, memory, codes, scratch, n_blocks, row, head, n_kv);
+  Chooser<kWarps, kWords, kPlanes, kStages> chooser(p, memory, codes, scratch, n_blocks, row, head, n_kv);
   const auto begin_codes = [&](int first, int last) {
 #pragma unroll 1
     for (int stage = first; stage < last; ++stage) {
-      chooser.begin_piece(stage * decltype(chooser)::kPieceBytes);
+      chooser.begin_piece(stage * decltype(chooser)::kStageBytes);
     }
   };
   if (p.early) {
@@ -754,7 +767,7 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   }
   const uint32_t key = chooser.load_last_key();
 #pragma unroll 1
-  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit) / 4; i += kStepThreads) {
+  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit) / 4; i += kThreads) {
     const int4 zeros = make_int4(0, 0, 0, 0);
     reinterpret_cast<int4*>(chooser.hist())[i] = zeros;
     reinterpret_cast<int4*>(chooser.sample())[i] = zeros;
@@ -784,8 +797,9 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   stamp(p, Part::kInputs);
   chooser.template encode<kDim>(inv_unit, shared_address(&arrivals.codes));
   stamp(p, Part::kEncode);
-  begin_codes(kSoon, kStages);
+  if (kWarps == kStepWarps) begin_codes(kSoon, kStages);
   receive(shared_address(&arrivals.codes), n_blocks == 1);
+  if (kWarps == kHalfWarps) begin_codes(kSoon, kStages);  // they come where W was
   make_planes(codes, n_vectors, p.group, 32 * kWords >> log2_of(code_parts));
   __syncthreads();
   chooser.store_last_code();
@@ -808,7 +822,7 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   if (p.n_selected != nullptr && chooser.rank == 0 && threadIdx.x == 0) p.n_selected[pair] = chosen;
   let_next_start();
   if constexpr (kDim > 0) {
-    attend_list<T, kDim, kHeadTiles>(p, memory, layout, arrivals, chooser.cells, row, head,
+    attend_list<kWarps, T, kDim, kHeadTiles>(p, memory, layout, arrivals, chooser.cells, row, head,
                                      chooser.rank, n_blocks, lists.n_keys(chooser.rank, chosen));
   } else {
     // None leaves while others read its histogram; otherwise what they send says that they have.

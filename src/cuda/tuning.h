@@ -5,6 +5,7 @@ namespace hata::cuda {
 
 struct Tuning {
   int n_blocks = 0;  ///< 0: as planned
+  int n_warps = 0;
   int splits = 0;
   int fused = -1;               ///< 0: choose, then attend; 1: one kernel
   long long* clocks = nullptr;  ///< device memory, [blocks][kParts] (clocks.cuh)

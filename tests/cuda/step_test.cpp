@@ -14,6 +14,7 @@
 
 #include "core/f16.h"
 #include "core/reference.h"
+#include "cuda/params.h"
 #include "cuda/tuning.h"
 #include "hata/cuda.h"
 #include "hata/encode.h"
@@ -53,6 +54,7 @@ struct Case {
   bool sinks = false, alibi = false;
   hata_cuda_mode mode = HATA_CUDA_SPARSE;
   int n_blocks = 0;  ///< of a cluster; 0: as planned
+  int n_warps = 0;   ///< of a block; 0: as planned
   int fused = -1;
 };
 
@@ -371,6 +373,7 @@ TEST_P(StepTest, EqualsTheReference) {
   const Case& c = GetParam();
   const Problem p(c);
   tuning().n_blocks = c.n_blocks;
+  tuning().n_warps = c.n_warps;
   tuning().fused = c.fused;
   const Buffer<uint16_t> keys(p.keys), values(p.values), bias(p.bias);
   const Buffer<float> projection(p.projection), query_projection(p.query_projection),
@@ -550,7 +553,7 @@ std::vector<Case> cases() {
   }
   for (const Data data : {Data::normal, Data::tail, Data::page, Data::equal, Data::sorted,
                           Data::rising, Data::extreme}) {
-    for (const int blocks : {1, 2, 4, 16}) {
+    for (const int blocks : {1, 2, 4, 8}) {
       for (const int fused : {0, 1}) {
         add({.name = "data" + std::to_string(static_cast<int>(data)) + "_c" +
                      std::to_string(blocks) + (fused != 0 ? "_fused" : "_apart"),
@@ -563,6 +566,53 @@ std::vector<Case> cases() {
              .fused = fused});
       }
     }
+    add({.name = "data" + std::to_string(static_cast<int>(data)) + "_half_blocks",
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .n = {12288, 9001},
+         .budget = 300,
+         .data = data,
+         .n_warps = kHalfWarps});
+  }
+  for (int group = 1; group <= 8; ++group) {
+    for (const int d : {64, 128}) {
+      add({.name = "half_blocks_group" + std::to_string(group) + "_d" + std::to_string(d),
+           .n_q_heads = 2 * group,
+           .n_kv_heads = 2,
+           .head_dim = d,
+           .n = {2345, 700, 20000},
+           .budget = group % 2 != 0 || group == 8 ? 100 : 900,
+           .n_warps = kHalfWarps});
+    }
+  }
+  add({.name = "half_blocks_planned",
+       .n_q_heads = 64,
+       .n_kv_heads = 32,
+       .n = {1500, 1, 3000, 2222, 700},
+       .budget = 64});
+  add({.name = "half_blocks_page64",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .n = {4000, 1, 333},
+       .page_size = 64,
+       .n_warps = kHalfWarps});
+  add({.name = "half_blocks_extras",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .n = {5000, 3000, 100},
+       .masked = true,
+       .query_weights = true,
+       .key_means = true,
+       .sinks = true,
+       .n_warps = kHalfWarps});
+  for (const int rbit : {64, 256}) {
+    add({.name = "dense_r" + std::to_string(rbit),
+         .n_q_heads = 32,
+         .n_kv_heads = 16,
+         .rbit = rbit,
+         .n = {500, 333, 1, 128, 64, 3, 444, 512, 100},
+         .key_means = true,
+         .mode = HATA_CUDA_DENSE});
   }
   for (const int page : {16, 32, 64, 128, 256}) {
     add({.name = "page" + std::to_string(page),

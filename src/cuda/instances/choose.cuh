@@ -13,17 +13,17 @@ cudaError_t launch_choose_of(const StepParams& p, int n_blocks, int bytes, cudaS
                   static_cast<unsigned>(p.n_rows));
   const LaunchOptions options{.cluster = n_blocks, .early = p.early};
   const auto launch = [&](auto kernel) {
-    return launch_kernel(kernel, grid, kStepThreads, bytes, options, stream, p);
+    return launch_kernel(kernel, grid, kStepWarps * kWarp, bytes, options, stream, p);
   };
   switch (n_planes(p.group)) {
     case 1:
-      return launch(step_kernel<__half, 0, 1, kWords, 1>);
+      return launch(step_kernel<kStepWarps, __half, 0, 1, kWords, 1>);
     case 2:
-      return launch(step_kernel<__half, 0, 1, kWords, 2>);
+      return launch(step_kernel<kStepWarps, __half, 0, 1, kWords, 2>);
     case 3:
-      return launch(step_kernel<__half, 0, 1, kWords, 3>);
+      return launch(step_kernel<kStepWarps, __half, 0, 1, kWords, 3>);
     default:
-      return launch(step_kernel<__half, 0, 1, kWords, 4>);
+      return launch(step_kernel<kStepWarps, __half, 0, 1, kWords, 4>);
   }
 }
 

@@ -8,8 +8,7 @@ namespace hata::cuda {
 
 template <class T, int kDim>
 cudaError_t launch_split_of_dim(const StepParams& p, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(p.splits + (p.encode_last ? 1 : 0)),
-                  static_cast<unsigned>(p.n_rows * p.n_kv_heads));
+  const dim3 grid(static_cast<unsigned>(p.n_rows * p.n_kv_heads * p.splits + p.encoders));
   const LaunchOptions options{.cluster = 1, .early = p.early};
   const auto launch = [&](auto kernel) {
     return launch_kernel(kernel, grid, kSplitThreads, kSplitBytes<kDim>, options, stream, p);
