@@ -68,10 +68,11 @@ else
 	@echo 'Whole models are timed too after: make bench-model'
 endif
 
-# No llama.cpp is needed: these presets leave the host and the command out.
+# No llama.cpp is needed: these presets leave the host and the command out. One that `scripts/setup
+# --cuda` has made is a rival of bench-cuda.
 cuda cuda-all:
 	@scripts/setup --packages
-	cmake --preset $@
+	cmake --preset $@ $(addprefix -C ,$(wildcard build/llama.cmake))
 	cmake --build --preset $@ -j $(THREADS)
 
 CELLS ?= $(shell grep -v '^\#' bench/cuda/cells.txt)

@@ -8,37 +8,27 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
-namespace rival {
+#include "rival_cells.h"
 
-constexpr int kHeadDim = 128;
-constexpr int kReplays = 21;
-constexpr float kScale = 0.08838834764831845f;  // 1 / sqrt(128)
-using Clock = std::chrono::steady_clock;
+namespace rival {
 
 inline void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 #define CHECK(call) check((call), #call)
-
-struct Cell {
-  int batch, n_q_heads, n_kv_heads, n;
-  bool bf16;
-};
 
 /// Device or pinned host memory, freed with the cell.
 class Memory {
@@ -129,9 +119,9 @@ class Bench {
       : c_(cell),
         stream_(stream),
         end_(end),
-        set_(size_t(cell.batch) * cell.n * cell.n_kv_heads * kHeadDim),
-        queries_(size_t(cell.batch) * cell.n_q_heads * kHeadDim),
-        n_sets_(int(std::clamp<size_t>(size_t(400e6) / (4 * set_) + 1, 2, 16))),
+        set_(cell.keys()),
+        queries_(cell.queries()),
+        n_sets_(cell.sets()),
         k_(n_sets_ * set_ * sizeof(T)),
         v_(n_sets_ * set_ * sizeof(T)),
         q_(n_sets_ * queries_ * sizeof(T)),
@@ -186,9 +176,7 @@ class Bench {
         std::printf("# WRONG: %s differs from plain attention by %.2g\n", method.c_str(), error);
       }
     }
-    // A graph of about 2 ms.
-    const double guess = 4.0 * double(set_) / 4.0e6 + 4.0;
-    const int calls = std::max(n_sets_, int(2000.0 / guess) / n_sets_ * n_sets_);
+    const int calls = c_.calls(2000);
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t exec = nullptr;
     CHECK(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
@@ -217,12 +205,7 @@ class Bench {
     CHECK(cudaEventDestroy(end));
     CHECK(cudaGraphExecDestroy(exec));
     CHECK(cudaGraphDestroy(graph));
-    std::sort(us.begin(), us.end());
-    const size_t bytes = (2 * set_ + 2 * queries_) * sizeof(T);
-    std::printf("%s,%d,%d,%d,%d,%s,%s,%d,0,step,%.3f,%.3f,%.3f,%zu\n", method.c_str(), c_.batch,
-                c_.n_q_heads, c_.n_kv_heads, kHeadDim, c_.bf16 ? "bf16" : "f16", layout, c_.n,
-                double(us[us.size() / 2]), double(us.front()), double(us.back()), bytes);
-    std::fflush(stdout);
+    print_row(method.c_str(), c_, layout, std::move(us));
   }
 
  private:
@@ -251,39 +234,10 @@ class Bench {
   std::vector<float> want_;
 };
 
-inline bool parse(const char* text, Cell& c) {
-  char type[8] = "f16";
-  const int n =
-      std::sscanf(text, "%d:%d:%d:%d:%7s", &c.batch, &c.n_q_heads, &c.n_kv_heads, &c.n, type);
-  c.bf16 = std::strcmp(type, "bf16") == 0;
-  return n >= 4 && c.batch > 0 && c.n_kv_heads > 0 && c.n_q_heads % c.n_kv_heads == 0 && c.n > 0 &&
-         c.n % 64 == 0 && (c.bf16 || std::strcmp(type, "f16") == 0);
-}
-
 /// run(cell, stream, end) for all cells; `versions`: what is timed.
 template <class Run>
 int rival_main(int argc, char** argv, const char* versions, Run&& run) {
-  double limit = 1e9;
-  bool header = true;
-  int first = 1;
-  for (; first < argc && std::strncmp(argv[first], "--", 2) == 0; ++first) {
-    if (std::strcmp(argv[first], "--no-header") == 0) {
-      header = false;
-    } else if (std::strcmp(argv[first], "--time-limit") == 0 && first + 1 < argc) {
-      limit = std::atof(argv[++first]);
-    } else {
-      std::fprintf(stderr, "unknown option %s\n", argv[first]);
-      return 2;
-    }
-  }
-  const auto begin = Clock::now();
-  const auto end =
-      begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(limit));
-  if (header) {
-    std::puts(
-        "method,batch,n_q_heads,n_kv_heads,head_dim,type,layout,n_kv,budget,stage,us,us_min,us_max,"
-        "bytes");
-  }
+  Cells cells(argc, argv);
   cudaStream_t stream;
   cudaDeviceProp device{};
   try {
@@ -295,45 +249,16 @@ int rival_main(int argc, char** argv, const char* versions, Run&& run) {
   }
   std::printf("# device=%s %s\n", device.name, versions);
   std::fflush(stdout);
-  for (int i = first; i < argc; ++i) {
-    Cell c{};
-    if (!parse(argv[i], c)) {
-      std::printf("# not a cell: %s (BATCH:Q_HEADS:KV_HEADS:N[:f16|bf16], N a multiple of 64)\n",
-                  argv[i]);
-      continue;
-    }
-    if (Clock::now() > end) {
-      std::printf("# time limit: left out %s\n", argv[i]);
-      continue;
-    }
+  const auto fits = [](const Cell& c) {
     size_t room = 0, all = 0;
     cudaMemGetInfo(&room, &all);
-    const double bytes = 4.0 * c.batch * c.n * c.n_kv_heads * kHeadDim;
-    if (std::max(2 * bytes, 4e8) + 1.5e9 > double(room)) {
-      std::printf("# does not fit: %s\n", argv[i]);
-      continue;
-    }
-    try {
-      run(c, stream, end);
-    } catch (const std::exception& e) {
-      std::printf("# failed: %s: %s\n", argv[i], e.what());
-      std::fflush(stdout);
-      if (cudaDeviceSynchronize() == cudaSuccess) continue;
-      // The context is lost: a fresh process takes the rest of the cells.
-      std::vector<std::string> words = {
-          argv[0], "--no-header", "--time-limit",
-          std::to_string(std::chrono::duration<double>(end - Clock::now()).count())};
-      words.insert(words.end(), argv + i + 1, argv + argc);
-      std::vector<char*> pointers;
-      for (auto& word : words) pointers.push_back(word.data());
-      pointers.push_back(nullptr);
-      if (i + 1 < argc) execv("/proc/self/exe", pointers.data());
-      return 1;
-    }
-  }
-  std::printf("# %s: took %.0f s\n", versions,
-              std::chrono::duration<double>(Clock::now() - begin).count());
-  return 0;
+    return std::max(8.0 * double(c.keys()), 4e8) + 1.5e9 <= double(room);
+  };
+  const int status = cells.run(
+      fits, [&](const Cell& c) { run(c, stream, cells.end()); },
+      [] { return cudaDeviceSynchronize() != cudaSuccess; });
+  if (status == 0) cells.print_seconds(versions);
+  return status;
 }
 
 }  // namespace rival

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Markdown tables and a roofline plot of what hata-bench-cuda, rivals_torch.py and rival-flashinfer
-measured.
+"""Markdown tables and a roofline plot of what hata-bench-cuda and run-rivals measured.
 
     tables.py [--svg PLOT.svg] [--bandwidth GB/S] [--title TEXT] FILE.csv...
 
