@@ -341,6 +341,14 @@ struct Attention {
   }
 };
 
+/// The maximum over the lanes of a warp, by the order that floats have as integers. No NaN.
+__device__ __forceinline__ float max_warp(float v) {
+  const int bits = __float_as_int(v);
+  const int ordered = bits ^ (bits >> 31 & 0x7fffffff);
+  const int max = __reduce_max_sync(kAll, ordered);
+  return __int_as_float(max ^ (max >> 31 & 0x7fffffff));
+}
+
 /// The maximum of n partial softmaxes of one head, and their sum relative to it, by one warp;
 /// `ml(i)` gives those of part i.
 struct Common {
@@ -351,8 +359,7 @@ __device__ __forceinline__ Common common_of(int n, Ml ml) {
   const int lane = threadIdx.x % kWarp;
   float m = -INFINITY;
   for (int i = lane; i < n; i += kWarp) m = fmaxf(m, ml(i).x);
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) m = fmaxf(m, __shfl_xor_sync(kAll, m, step));
+  m = max_warp(m);
   const float base = m == -INFINITY ? 0.0f : m;
   float total = 0.0f;
   for (int i = lane; i < n; i += kWarp) {

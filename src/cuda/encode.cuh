@@ -34,13 +34,20 @@ struct Queries {
 
   __device__ __forceinline__ void load(const StepParams& p, int row, int head) {
     const int64_t first =
-        row * p.q_row_stride + static_cast<int64_t>(head) * p.group * p.q_head_stride;
+        row * p.q_row_stride + static_cast<int64_t>(head * p.group) * p.q_head_stride;
+    // One branch on the type for all loads.
+    const auto load_all = [&](const auto* from) {
 #pragma unroll
-    for (int j = 0; j < kEach; ++j) {
-      const int at = j * kThreads + static_cast<int>(threadIdx.x);
-      const int d = kDim > 0 ? kDim : p.head_dim, g = at / d;
-      if (g < p.group)
-        bits[j] = load_element(p.q, p.q_type, first + g * p.q_head_stride + at - g * d);
+      for (int j = 0; j < kEach; ++j) {
+        const int at = j * kThreads + static_cast<int>(threadIdx.x);
+        const int d = kDim > 0 ? kDim : p.head_dim, g = at / d;
+        if (g < p.group) bits[j] = from[g * p.q_head_stride + (at - g * d)];
+      }
+    };
+    if (p.q_type == HATA_CUDA_F32) {
+      load_all(static_cast<const uint32_t*>(p.q) + first);
+    } else {
+      load_all(static_cast<const uint16_t*>(p.q) + first);
     }
   }
   __device__ __forceinline__ void store(const StepParams& p, float* x, int stride) const {
@@ -84,9 +91,9 @@ template <int kWords>
 struct Codes {
   uint32_t parts[kMaxGroup + 1][kCodeParts];  ///< as they come from the blocks
   uint32_t vectors[kMaxGroup + 1][kWords];
-  uint32_t majority[kWords];
-  uint32_t planes[4][kWords];
-  int minority[kWords];  ///< bits of the queries that differ from the majority, by word
+  alignas(16) uint32_t majority[kWords];
+  alignas(16) uint32_t planes[4][kWords];
+  alignas(16) int minority[kWords];  ///< bits of the queries that differ from the majority, by word
   uint32_t new_length;
 };
 
@@ -105,11 +112,16 @@ __device__ __forceinline__ void begin_slab(const float* w, int head_dim, int rbi
                                            int columns, float* slab, int n_threads) {
   const int quads = columns / 4, shift = log2_of(quads);
   if (kDim > 0) head_dim = kDim;
-#pragma unroll 4
-  for (int i = threadIdx.x; i < head_dim * quads; i += n_threads) {
-    const int row = i >> shift, quad = i & (quads - 1);
-    copy_async<16>(shared_address(slab + row * slab_stride<kDim>(columns) + 4 * quad),
-                   w + static_cast<int64_t>(row) * rbit + first + quad * 4, true);
+  // Threads are whole rows, so that they go on by the same distance; all offsets are below 2^31.
+  const int row = static_cast<int>(threadIdx.x) >> shift, quad = threadIdx.x & (quads - 1);
+  const int rows = n_threads >> shift, stride = slab_stride<kDim>(columns);
+  const float* from = w + (row * rbit + first + 4 * quad);
+  uint32_t to = shared_address(slab + row * stride + 4 * quad);
+#pragma unroll 1
+  for (int r = row; r < head_dim; r += rows) {
+    copy_async<16>(to, from, true);
+    from += rows * rbit;
+    to += rows * stride * 4;
   }
 }
 

@@ -329,13 +329,42 @@ int splits_for(const StepParams& p, const Device& device, int n_keys) {
 // Blocks that encode last keys: as many as find room beside those that attend, so that all run at
 // once, but no fewer than have each encode twice.
 int encoders_for(const StepParams& p, const Device& device, int splits) {
-  const int most = most_encoders(p), room = device.multiprocessors - p.n_rows * p.n_kv_heads * splits;
+  const int most = most_encoders(p),
+            room = device.multiprocessors - p.n_rows * p.n_kv_heads * splits;
   return std::max(std::min(most, room), (most + 1) / 2);
 }
 
 // The copy engine is faster once every warp has some tiles to copy (docs/cuda.md).
 bool bulk_pays(const StepParams& p, const Device& device, int splits) {
   return device.major >= 9 && p.max_n_kv / splits >= 16 * kSplitWarps * kTileKeys;
+}
+
+}  // namespace
+
+namespace {
+
+StepLayout layout_of(const StepParams& p, int n_blocks) {
+  const int bins = 4 * n_bins(p.group, p.rbit);
+  const int slab = p.attend ? kSlabBytes : p.head_dim * p.slab_columns * 4;
+  const int candidates = p.n_warps * p.candidate_limit * 4;
+  const bool is_half = p.n_warps == kHalfWarps;
+  StepLayout at{};
+  const auto take = [&](int size) {
+    const int begin = at.bytes;
+    at.bytes += round_up(size, 16);
+    return begin;
+  };
+  at.ring = take(p.n_warps * p.gather_bytes);
+  at.shared = take(is_half ? candidates : std::max(slab, candidates));
+  at.slab = is_half ? at.ring + kSoonStages * p.n_warps * piece_bytes(p.rbit) : at.shared;
+  at.sample = take(bins);
+  at.hist = take(bins);
+  at.totals = take(bins);
+  at.before = take(bins);
+  at.vectors = take((p.group + 2) * vector_stride(p.head_dim) * 4);
+  at.list = take(p.list_limit * 4);
+  at.results = take(p.attend ? p.group * (p.head_dim + 2 * n_blocks) * 4 : 0);
+  return at;
 }
 
 }  // namespace
@@ -366,10 +395,10 @@ Plan plan_step(const StepParams& given, const Device& device, bool fused) {
     q.gather_bytes =
         round_up(std::max({n_stages(fused, p.rbit) * piece_bytes(p.rbit), tiles, ties}), 16);
     // Fewer candidates than are to be expected: the step is slower, not wrong.
-    while ((plan.shared_bytes = StepLayout(q, n_warps, n).bytes) > most_bytes &&
-           q.candidate_limit > 32) {
+    while ((q.layout = layout_of(q, n)).bytes > most_bytes && q.candidate_limit > 32) {
       q.candidate_limit -= 32;
     }
+    plan.shared_bytes = q.layout.bytes;
     if (plan.shared_bytes > most_bytes || own_pieces > kMostPieces) plan.n_blocks = 0;
     return plan;
   };

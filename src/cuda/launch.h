@@ -33,8 +33,7 @@ template <class... Args>
 cudaError_t launch_kernel(void (*kernel)(Args...), dim3 grid, int threads, int shared_bytes,
                           const LaunchOptions& options, cudaStream_t stream, Args... args) {
   const auto* address = reinterpret_cast<const void*>(kernel);
-  if (const cudaError_t e = allow(address, shared_bytes); e != cudaSuccess)
-    return e;
+  if (const cudaError_t e = allow(address, shared_bytes); e != cudaSuccess) return e;
   cudaLaunchAttribute attributes[2];
   unsigned n = 0;
   if (options.cluster > 1) {

@@ -54,6 +54,20 @@ constexpr const char* kPartNames[kParts] = {"begin",  "inputs", "encode",    "ex
                                             "sample", "score",  "threshold", "lists",
                                             "attend", "merge",  "finish"};
 
+/// Shared memory of a block of the step kernel, by offset.
+struct StepLayout {
+  int ring;    ///< [stage][warp][piece_bytes]: codes under way; then, [warp][gather_bytes], keys
+               ///< and values
+  int shared;  ///< the candidates
+  int slab;    ///< of W: in the candidates' place; in a half block behind the ring's first stages
+  int sample, hist, totals, before;  ///< [n_bins]
+  int vectors;  ///< [group + 2][vector_stride] f32: queries, the last key less the mean, and that
+  int list;     ///< [list_limit]
+  int results;  ///< of all blocks: sums [block][group][columns], then maxima and sums
+                ///< [block][group]
+  int bytes;
+};
+
 struct StepParams {
   int n_rows, n_kv_heads, group, head_dim, rbit;
   hata_cuda_cache cache;
@@ -92,8 +106,9 @@ struct StepParams {
   int slab_columns;     ///< columns of W that lie in shared memory at a time
   int candidate_limit;  ///< candidates per warp
   int list_limit;       ///< chosen keys per block
-  int gather_bytes;     ///< bytes of ring or gather buffers, whichever is larger, per warp
-  bool attend;          ///< step kernel: false: it ends with `selected`
+  StepLayout layout;
+  int gather_bytes;  ///< bytes of ring or gather buffers, whichever is larger, per warp
+  bool attend;       ///< step kernel: false: it ends with `selected`
 
   const int32_t* lists;  ///< split kernel: [row][KV head][list_stride] cells; nullptr: all valid
   const int32_t* list_counts;

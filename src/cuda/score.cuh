@@ -21,6 +21,21 @@ __device__ __forceinline__ void binary_mma(int (&c)[4], uint32_t a0, uint32_t a1
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+/// A code out of shared or global memory.
+template <int kWords>
+__device__ __forceinline__ void load_code(const void* from, uint32_t (&key)[kWords]) {
+  if constexpr (kWords == 2) {
+    const uint2 v = *static_cast<const uint2*>(from);
+    key[0] = v.x, key[1] = v.y;
+  } else {
+#pragma unroll
+    for (int w = 0; w < kWords; w += 4) {
+      const uint4 v = static_cast<const uint4*>(from)[w / 4];
+      key[w] = v.x, key[w + 1] = v.y, key[w + 2] = v.z, key[w + 3] = v.w;
+    }
+  }
+}
+
 /// A group's query as scoring takes it, in registers.
 ///
 /// Binary tensor cores: lane (r, c) = (lane / 4, lane % 4) puts the words of a key of its own into
@@ -45,20 +60,29 @@ struct Query {
         factor(group % 2 != 0 ? -2 : -4),
         offset(max_score(group, rbit) << kScoreShift) {
     const int lane = threadIdx.x % kWarp, column = lane / 4;
+    uint32_t most[kWords], minority[kWords];
+    load_code(codes.majority, most);
+    load_code(codes.minority, minority);
+    uint32_t own[kBinaryMma ? kPairs : 1][kWords];
+    if constexpr (kBinaryMma) {
+#pragma unroll
+      for (int pair = 0; pair < kPairs; ++pair) {
+        load_code(codes.planes[kSplit ? 0 : 2 * pair + column % 2], own[pair]);
+      }
+    }
+    const bool has = column / 2 == lane % 4;
 #pragma unroll
     for (int w = 0; w < kWords; ++w) {
-      const uint32_t m = codes.majority[w];
+      const uint32_t m = most[w];
       majority[w] = kSplit ? 0u : m;
-      max_product -= 2 * codes.minority[w];
+      max_product -= 2 * static_cast<int>(minority[w]);
       if constexpr (kSplit) {
-        const uint32_t plane = codes.planes[0][w];
-        planes[0][w] = column / 2 == lane % 4 ? plane & (column % 2 != 0 ? m : ~m) : 0u;
-        max_product += factor * __popc(plane & m);
+        planes[0][w] = has ? own[0][w] & (column % 2 != 0 ? m : ~m) : 0u;
+        max_product += factor * __popc(own[0][w] & m);
       } else if constexpr (kBinaryMma) {
 #pragma unroll
         for (int pair = 0; pair < kPairs; ++pair) {
-          const int plane = 2 * pair + column % 2;
-          planes[pair][w] = column / 2 == lane % 4 && plane < kPlanes ? codes.planes[plane][w] : 0u;
+          planes[pair][w] = has ? own[pair][w] : 0u;  // there are no bits in planes not needed
         }
       } else {
 #pragma unroll
@@ -110,20 +134,5 @@ struct Query {
     return sum;
   }
 };
-
-/// A code out of shared or global memory.
-template <int kWords>
-__device__ __forceinline__ void load_code(const void* from, uint32_t (&key)[kWords]) {
-  if constexpr (kWords == 2) {
-    const uint2 v = *static_cast<const uint2*>(from);
-    key[0] = v.x, key[1] = v.y;
-  } else {
-#pragma unroll
-    for (int w = 0; w < kWords; w += 4) {
-      const uint4 v = static_cast<const uint4*>(from)[w / 4];
-      key[w] = v.x, key[w + 1] = v.y, key[w + 2] = v.z, key[w + 3] = v.w;
-    }
-  }
-}
 
 }  // namespace hata::cuda

@@ -16,45 +16,6 @@
 
 namespace hata::cuda {
 
-/// Shared memory of a block, by offset. `kWords`: of a code.
-struct StepLayout {
-  int ring;    ///< [stage][warp][piece_bytes]: codes under way; then, [warp][gather_bytes], keys
-               ///< and values
-  int shared;  ///< the candidates
-  int slab;    ///< of W: in the candidates' place; in a half block behind the ring's first stages
-  int sample, hist, totals, before;  ///< [n_bins]
-  int vectors;  ///< [group + 2][vector_stride] f32: queries, the last key less the mean, and that
-  int list;     ///< [list_limit]
-  int results;  ///< of all blocks: sums [block][group][columns], then maxima and sums
-                ///< [block][group]
-  int bytes;
-
-  __host__ __device__ StepLayout(const StepParams& p, int n_warps, int n_blocks) {
-    const int bins = 4 * n_bins(p.group, p.rbit);
-    const int slab_bytes = p.attend ? kSlabBytes : p.head_dim * p.slab_columns * 4;
-    const int candidates = n_warps * p.candidate_limit * 4;
-    const bool is_half = n_warps == kHalfWarps;
-    const auto larger = [](int a, int b) { return a > b ? a : b; };
-    int at = 0;
-    const auto take = [&](int size) {
-      const int begin = at;
-      at += (size + 15) / 16 * 16;
-      return begin;
-    };
-    ring = take(n_warps * p.gather_bytes);
-    shared = take(is_half ? candidates : larger(slab_bytes, candidates));
-    slab = is_half ? ring + kSoonStages * n_warps * piece_bytes(p.rbit) : shared;
-    sample = take(bins);
-    hist = take(bins);
-    totals = take(bins);
-    before = take(bins);
-    vectors = take((p.group + 2) * vector_stride(p.head_dim) * 4);
-    list = take(p.list_limit * 4);
-    results = take(p.attend ? p.group * (p.head_dim + 2 * n_blocks) * 4 : 0);
-    bytes = at;
-  }
-};
-
 /// Barriers of a block that count what other blocks send to it.
 struct Arrivals {
   uint64_t codes, list, results;
@@ -105,7 +66,7 @@ struct Chooser {
 
   const StepParams& p;
   std::byte* const memory;
-  const StepLayout layout;
+  const StepLayout& layout;
   Codes<kWords>& codes;
   SelectScratch& s;
   const int n_blocks, shift, rank, row, head;  ///< n_blocks = 2^shift
@@ -128,7 +89,7 @@ struct Chooser {
                                      int n_kv_)
       : p(params),
         memory(smem),
-        layout(params, kWarps, size),
+        layout(params.layout),
         codes(c),
         s(scratch),
         n_blocks(size),
@@ -169,7 +130,7 @@ struct Chooser {
   __device__ __forceinline__ int* sample() const { return at<int>(layout.sample); }
   __device__ __forceinline__ Threshold find(const int* in, int lowest) const {
     return find_threshold<kWarps>(in, at<int>(layout.totals), at<int>(layout.before),
-                          n_bins(p.group, p.rbit), lowest, budget, rank, n_blocks, s);
+                                  n_bins(p.group, p.rbit), lowest, budget, rank, n_blocks, s);
   }
   __device__ __forceinline__ uint32_t* candidates() const {
     return at<uint32_t>(layout.shared) + warp * p.candidate_limit;
@@ -250,10 +211,13 @@ struct Chooser {
   __device__ __forceinline__ void encode(float inv_unit, uint32_t arrival) {
     const bool with_key = last_code >= 0;
     const bool apart = p.projection.queries != nullptr;
-    if (with_key && p.codes.lengths != nullptr && warp == kWarps - 1) {
-      const float* key = vector(p.group + 1);  // the warp has no other work here
-      const float norm2 = norm2_of<kDim>(p.head_dim, lane % 16, [&](int i) { return key[i]; });
-      if (lane == 0) codes.new_length = length_of(norm2, inv_unit);
+    if (warp == kWarps - 1) {  // it has no other work here, as a rule
+      if (with_key && p.codes.lengths != nullptr) {
+        const float* key = vector(p.group + 1);
+        const float norm2 = norm2_of<kDim>(p.head_dim, lane % 16, [&](int i) { return key[i]; });
+        if (lane == 0) codes.new_length = length_of(norm2, inv_unit);
+      }
+      prepare();
     }
     // The key's projection comes behind, where it has its own.
 #pragma unroll 1
@@ -278,12 +242,10 @@ struct Chooser {
     }
   }
   __device__ __forceinline__ void store_last_code() const {
-    if (last_code < 0 || rank != 0) return;
+    if (warp != kWarps - 1 || last_code < 0 || rank != 0) return;
     const int64_t slot = cells.slot(last_code);
-    if (threadIdx.x < kWords) {
-      p.codes.codes[slot * kWords + threadIdx.x] = codes.vectors[p.group][threadIdx.x];
-    }
-    if (threadIdx.x == 0 && p.codes.lengths != nullptr) {
+    if (lane < kWords) p.codes.codes[slot * kWords + lane] = codes.vectors[p.group][lane];
+    if (lane == 0 && p.codes.lengths != nullptr) {
       store_length(p.codes.lengths, slot, codes.new_length);
     }
   }
@@ -408,20 +370,33 @@ struct Chooser {
 
   // --- choose -------------------------------------------------------------------------------
 
-  /// How many keys of the sample shall lie at or above the cut, so that as many of the block's as
-  /// could be chosen will: all that are wanted may be in one block. Where there is no room for so
-  /// many, as many as there surely is room for.
-  __device__ __forceinline__ int wanted_of_sample() const {
+  /// What one warp finds out for all: divisions and roots are long.
+  __device__ __forceinline__ void prepare() const {
+    // So many keys of the sample shall lie at or above the cut that as many of the block's as could
+    // be chosen will: all that are wanted may be in one block. Where there is no room for so many,
+    // as many as there surely is room for, or less, since a bin may hold many; but the block's even
+    // share.
     const float part =
         static_cast<float>(pieces.sampled()) / static_cast<float>(max(1, pieces.count));
     const float expected = static_cast<float>(budget) * part;
+    const auto surely = [](float n) { return n + 4.0f * sqrtf(n) + 8.0f; };
+    const float all = surely(expected), share = surely(expected / static_cast<float>(n_blocks));
     const float room = 0.7f * static_cast<float>(kWarps * (p.candidate_limit - kPiece)) * part;
-    return max(1, static_cast<int>(fminf(expected + 4.0f * sqrtf(expected) + 8.0f, room)));
+    const int wanted = max(1, static_cast<int>(fminf(all, room)));
+    const int needed = all <= room ? 0 : static_cast<int>(share);
+    const int each = (min(budget, max(n_kv, 0)) + n_blocks - 1) >> shift;
+    const int keys_each = max(kTileKeys, (each + kTileKeys - 1) / kTileKeys * kTileKeys);
+    if (lane == 0) {
+      s.wanted = wanted;
+      s.needed = needed;
+      s.keys_each = keys_each;
+      s.inverse = 0xffffffffu / keys_each + 1;
+    }
   }
 
   /// Calls `put` for each key of this block that is chosen; positions count over the
-  /// cluster. Returns how many are chosen in all. `wanted`: of the sample.
-  __device__ __forceinline__ int choose(const Lists& put, int wanted) {
+  /// cluster. Returns how many are chosen in all.
+  __device__ __forceinline__ int choose(const Lists& put) {
     constexpr int kCounted = 1, kCut = 2;  // barriers
     const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
     int cut = 0, count = 0, offset = 0;
@@ -437,7 +412,9 @@ struct Chooser {
     }
     if (warp == 0) {
       named_wait<kThreads>(kCounted);
-      const int found = bin_of_best(sample(), n_bins(p.group, p.rbit), wanted);
+      const int bins = n_bins(p.group, p.rbit);
+      int found = bin_of_best(sample(), bins, s.wanted);
+      if (s.needed > 0) found = min(found + 1, max(found, bin_of_best(sample(), bins, s.needed)));
       if (lane == 0) s.cut = found;
     } else {
       named_arrive<kThreads>(kCounted);
@@ -483,8 +460,8 @@ struct Chooser {
     if (threadIdx.x == 0 && put.keys_each > 0)
       expect_bytes(put.arrival, 4 * put.n_keys(rank, chosen));
     if (again) {
-      put_from_codes<kWarps, kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv, t, own_ties,
-                                      put);
+      put_from_codes<kWarps, kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv, t,
+                                              own_ties, put);
     } else {
       put_from_candidates(count, t, own_ties, put);
     }
@@ -621,10 +598,10 @@ __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memo
 /// Attends to the block's list of cells, once all blocks have put what they chose.
 template <int kWarps, class T, int kDim, int kHeadTiles>
 __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memory,
-                                            const StepLayout& layout, const Arrivals& arrived,
-                                            const Cells& cells, int row, int head, int rank,
-                                            int n_blocks, int n_keys) {
+                                            const Arrivals& arrived, const Cells& cells, int row,
+                                            int head, int rank, int n_blocks, int n_keys) {
   constexpr int kThreads = kWarps * kWarp;
+  const StepLayout& layout = p.layout;
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
   const auto* list = reinterpret_cast<const int32_t*>(memory + layout.list);
   std::byte* buffer = memory + layout.ring + warp * p.gather_bytes;
@@ -657,35 +634,38 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
   const uint32_t results = shared_address(memory + layout.results);
   const uint32_t mls = results + p.group * kDim * 4;
   const uint32_t arrival = shared_address(&arrived.results);
+  // All warps' scales, in a copy of each warp's own; no other block reads what lay here.
+  auto* scales = reinterpret_cast<float*>(memory + layout.totals) + warp * kWarps;
 #pragma unroll 1
   for (int i = threadIdx.x; i < p.group * kDim; i += kThreads) {
     const int g = i / kDim, d = i % kDim;
     const float2 part = lane < kWarps ? ml[lane][g] : make_float2(-INFINITY, 0.0f);
-    float max = part.x;
-#pragma unroll
-    for (int step = 1; step < kWarp; step *= 2) {
-      max = fmaxf(max, __shfl_xor_sync(kAll, max, step));
-    }
+    const float max = max_warp(part.x);
     const float scale = exp2f(part.x - (max == -INFINITY ? 0.0f : max));
-    float of_head = scale * part.y, sum = 0.0f;
+    float sum = 0.0f;
+    __syncwarp();
+    if (lane < kWarps) scales[lane] = scale;
+    __syncwarp();
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      sum += __shfl_sync(kAll, scale, w) *
-             reinterpret_cast<const float*>(memory + layout.ring +
-                                            w * p.gather_bytes)[g * kHeadStride<kDim> + d];
-    }
-#pragma unroll
-    for (int step = 1; step < kWarp; step *= 2) {
-      of_head += __shfl_xor_sync(kAll, of_head, step);
+      sum += scales[w] * reinterpret_cast<const float*>(
+                             memory + layout.ring + w * p.gather_bytes)[g * kHeadStride<kDim> + d];
     }
     const int owner = d >> log2_of(columns);
     send(true,
          peer_address(results + ((rank * p.group + g) * columns + (d & (columns - 1))) * 4, owner),
          __float_as_uint(sum), peer_address(arrival, owner), n_blocks == 1);
-    if (d < n_blocks) {  // lanes of one warp, below kWarps
-      const uint32_t to = peer_address(mls + (rank * p.group + g) * 8, d);
-      send(true, to, __float_as_uint(max), peer_address(arrival, d), n_blocks == 1);
-      send(true, to + 4, __float_as_uint(of_head), peer_address(arrival, d), n_blocks == 1);
+    if (d < kWarp) {  // one warp a head
+      float of_head = scale * part.y;
+#pragma unroll
+      for (int step = 1; step < kWarp; step *= 2) {
+        of_head += __shfl_xor_sync(kAll, of_head, step);
+      }
+      const bool sends = d < n_blocks;
+      const uint32_t to = peer_address(mls + (rank * p.group + g) * 8, sends ? d : 0);
+      send(sends, to, __float_as_uint(max), peer_address(arrival, sends ? d : 0), n_blocks == 1);
+      send(sends, to + 4, __float_as_uint(of_head), peer_address(arrival, sends ? d : 0),
+           n_blocks == 1);
     }
   }
   stamp(p, Part::kMerge);
@@ -732,7 +712,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kStepWarps / kWarps)
   // waiting in the memory's queues; and a warp that asks for too many codes is itself kept waiting,
   // so most are asked for after its part in encoding.
   constexpr int kSoon = kSoonStages;
-  const StepLayout layout(p, kWarps, n_blocks);
+  const StepLayout& layout = p.layout;
   {
     const float* w = p.projection.queries != nullptr ? p.projection.queries : p.projection.keys;
     const int own = p.rbit >> log2_of(n_blocks);
@@ -753,7 +733,8 @@ __global__ void __launch_bounds__(kWarps* kWarp, kStepWarps / kWarps)
   const float inv_unit = p.codes.lengths != nullptr ? p.projection.inv_units[head] : 0.0f;
   const int n_kv = p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv;
   constexpr int kStages = n_stages(kDim > 0, 32 * kWords);
-  Chooser<kWarps, kWords, kPlanes, kStages> chooser(p, memory, codes, scratch, n_blocks, row, head, n_kv);
+  Chooser<kWarps, kWords, kPlanes, kStages> chooser(p, memory, codes, scratch, n_blocks, row, head,
+                                                    n_kv);
   const auto begin_codes = [&](int first, int last) {
 #pragma unroll 1
     for (int stage = first; stage < last; ++stage) {
@@ -781,7 +762,6 @@ __global__ void __launch_bounds__(kWarps* kWarp, kStepWarps / kWarps)
     wait_copies<0>();
     begin_codes(0, kSoon);
   }
-  const int wanted_of_sample = chooser.wanted_of_sample();
   const int n_vectors = p.group + (chooser.last_code >= 0 ? 1 : 0);
   const int code_parts = max(kWords, n_blocks);
   if (threadIdx.x == 0) {
@@ -806,24 +786,19 @@ __global__ void __launch_bounds__(kWarps* kWarp, kStepWarps / kWarps)
   stamp(p, Part::kExchange);
 
   const int64_t pair = static_cast<int64_t>(row) * p.n_kv_heads + head;
-  const int valid_budget = min(chooser.budget, max(n_kv, 0));
   Lists lists{p.selected != nullptr ? p.selected + pair * p.selected_stride : nullptr,
               shared_address(memory + layout.list),
               shared_address(&arrivals.list),
-              0,
+              kDim > 0 ? scratch.keys_each : 0,
               n_blocks,
-              0};
-  if constexpr (kDim > 0) {
-    const int each = (valid_budget + n_blocks - 1) >> chooser.shift;
-    lists.keys_each = max(kTileKeys, (each + kTileKeys - 1) / kTileKeys * kTileKeys);
-    lists.inverse = 0xffffffffu / lists.keys_each + 1;
-  }
-  const int chosen = chooser.choose(lists, wanted_of_sample);
+              scratch.inverse};
+  const int chosen = chooser.choose(lists);
   if (p.n_selected != nullptr && chooser.rank == 0 && threadIdx.x == 0) p.n_selected[pair] = chosen;
   let_next_start();
   if constexpr (kDim > 0) {
-    attend_list<kWarps, T, kDim, kHeadTiles>(p, memory, layout, arrivals, chooser.cells, row, head,
-                                     chooser.rank, n_blocks, lists.n_keys(chooser.rank, chosen));
+    attend_list<kWarps, T, kDim, kHeadTiles>(p, memory, arrivals, chooser.cells, row, head,
+                                             chooser.rank, n_blocks,
+                                             lists.n_keys(chooser.rank, chosen));
   } else {
     // None leaves while others read its histogram; otherwise what they send says that they have.
     cluster_barrier(n_blocks);
