@@ -23,7 +23,9 @@ if(EXISTS "${HATA_LLAMA_BIN}/llama-server")
   hata_program_test(llama_server_cuda ${Python3_EXECUTABLE}
     test_llama_server.UnifiedCache.test_parallel_requests_and_prompt_cache
     test_llama_server.UnifiedCache.test_chunks_reused_by_shifting
-    test_llama_server.CachePerSlot.test_slot_save_restore_erase)
+    test_llama_server.CachePerSlot.test_slot_save_restore_erase
+    test_llama_server.QuantisedCache.test_parallel_requests_and_prompt_cache
+    test_llama_server.QuantisedCache.test_chunks_reused_by_shifting)
   set_property(TEST llama_server_cuda APPEND PROPERTY ENVIRONMENT
     "HATA_CUDA_LIB=$<TARGET_FILE:hata_fake_cuda>" HATA_TEST_ON_DEVICE=1.0)
 else()

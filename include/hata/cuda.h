@@ -5,7 +5,8 @@
 //   encode (paper, section 3.1)  ->  score (3.2)  ->  select  ->  attend
 //
 // Codes, scores and selected sets are those of the scalar reference (include/hata/{encode,score,
-// select}.h) bit for bit; attention is within 2e-3 of it (relative, f16; 1e-2 with bf16).
+// select}.h) bit for bit; attention is within 2e-3 of it (relative, f16; 3e-3 with q8_0, whose keys
+// and values become f16 on the way; 1e-2 with bf16).
 #pragma once
 
 #include <stddef.h>
@@ -19,7 +20,15 @@ extern "C" {
 /// A cudaStream_t.
 typedef struct CUstream_st* hata_cuda_stream;
 
-typedef enum { HATA_CUDA_F32 = 0, HATA_CUDA_F16 = 1, HATA_CUDA_BF16 = 2 } hata_cuda_type;
+typedef enum {
+  HATA_CUDA_F32 = 0,
+  HATA_CUDA_F16 = 1,
+  HATA_CUDA_BF16 = 2,
+  /// Of a cache alone: ggml's block_q8_0, 32 elements in 34 bytes: a scale d (f16), then 32 int8 q.
+  /// An element is d * q, in f32 (exact); so codes and lengths see it, while attention rounds it to
+  /// f16 (beyond 65504: infinite). A row is head_dim / 32 blocks, one behind the other.
+  HATA_CUDA_Q8_0 = 3
+} hata_cuda_type;
 
 typedef enum {
   HATA_CUDA_OK = 0,
@@ -38,11 +47,13 @@ hata_cuda_status hata_cuda_available(void);
 typedef struct {
   int n_q_heads;
   int n_kv_heads;
-  int head_dim;     ///< 64, 80, 96, 128 or 256
+  int head_dim;     ///< 64, 80, 96, 128 or 256; with q8_0 not 80
   int rbit;         ///< bits of a code: 64, 128 or 256
 } hata_cuda_shape;  // n_q_heads / n_kv_heads is at most 16
 
-/// Keys and values of all sequences, both laid out alike; strides in bytes, multiples of 16.
+/// Keys and values of all sequences, both laid out alike; addresses and strides in bytes, multiples
+/// of 16. With q8_0 multiples of 2 will do, and of head_dim / 16 are faster (as whole rows are, of
+/// head_dim / 32 * 34 bytes, but for head_dim 96).
 /// The row (head_dim elements) of cell c of sequence s and KV head h starts at
 ///   contiguous:  s * seq_stride + c * cell_stride + h * head_stride
 ///   paged:       block_table[s * table_stride + c / page_size] * page_stride
@@ -50,7 +61,7 @@ typedef struct {
 typedef struct {
   const void* keys;
   const void* values;
-  hata_cuda_type type;  ///< f16 or bf16
+  hata_cuda_type type;  ///< f16, bf16 or q8_0, of keys and values
   int64_t seq_stride;
   int64_t cell_stride;
   int64_t head_stride;

@@ -28,8 +28,9 @@ constexpr int kHeadStride = kDim + 4;
 /// the values of a tile. Every slot's copies are begun by all lanes, in turn: keys, then values.
 /// kBulk: by the copy engine, a lane a row: 3 % more bandwidth where there is much to copy, and 1
 /// us later to begin with (H200, 2026-11).
-template <int kDim, int kStages, bool kWantsBulk>
+template <int kDim, int kSlots, bool kWantsBulk>
 struct TileCopies {
+  static constexpr int kStages = kSlots;
   static constexpr bool kBulk = kWantsBulk && HATA_CLUSTERS;
   static constexpr int kBytes = kStages * 2 * Tile<kDim>::kBytes;
   static constexpr int kArrivals = 2 * kStages;  ///< barriers of 8 bytes
@@ -291,11 +292,10 @@ struct Attention {
 
   /// Tiles first, first + n_warps, ... of n_tiles, the first copies of which have begun.
   /// `cell_at(i)` is the cell of key i of the block's share, negative behind its end.
-  template <int kStages, bool kBulk, class CellAt>
-  __device__ __forceinline__ void run(const StepParams& p,
-                                      const TileCopies<kDim, kStages, kBulk>& copies, int row,
-                                      int head, int first, int n_warps, int n_tiles,
-                                      CellAt cell_at) {
+  template <class Copies, class CellAt>
+  __device__ __forceinline__ void run(const StepParams& p, const Copies& copies, int row, int head,
+                                      int first, int n_warps, int n_tiles, CellAt cell_at) {
+    constexpr int kStages = Copies::kStages;
     const int lane = threadIdx.x % kWarp;
     int slot = 0, parity = 0;
 #pragma unroll 1

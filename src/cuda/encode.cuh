@@ -18,8 +18,24 @@ __device__ __forceinline__ float widen(uint32_t bits, hata_cuda_type type) {
          : type == HATA_CUDA_BF16 ? __uint_as_float(bits << 16)
                                   : __uint_as_float(bits);
 }
-__device__ __forceinline__ float element(const void* row, hata_cuda_type type, int64_t i) {
-  return widen(load_element(row, type, i), type);
+
+constexpr int kQ8Block = 32;  ///< elements of a block of q8_0, behind its scale in f16
+constexpr int kQ8Bytes = 34;
+
+/// The same of a cache's row, which may be q8_0: the scale, and the byte below it.
+__device__ __forceinline__ uint32_t load_key_element(const void* row, hata_cuda_type type, int i) {
+  if (type != HATA_CUDA_Q8_0) return load_element(row, type, i);
+  const auto* block = static_cast<const uint8_t*>(row) + i / kQ8Block * kQ8Bytes;
+  return static_cast<uint32_t>(*reinterpret_cast<const uint16_t*>(block)) << 16 |
+         block[2 + i % kQ8Block];
+}
+__device__ __forceinline__ float widen_key(uint32_t bits, hata_cuda_type type) {
+  if (type != HATA_CUDA_Q8_0) return widen(bits, type);
+  const float scale = __half2float(__ushort_as_half(static_cast<uint16_t>(bits >> 16)));
+  return __fmul_rn(scale, static_cast<float>(static_cast<int8_t>(bits & 0xff)));  // exact
+}
+__device__ __forceinline__ float element(const void* row, hata_cuda_type type, int i) {
+  return widen_key(load_key_element(row, type, i), type);
 }
 
 /// Floats between vectors in shared memory: rows of a matrix product lie in different banks.

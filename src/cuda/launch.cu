@@ -23,6 +23,7 @@ using Launch = cudaError_t(const StepParams&, int, int, cudaStream_t);
 Launch launch_choose_64, launch_choose_128, launch_choose_256;
 cudaError_t launch_split_f16(const StepParams& p, cudaStream_t stream);
 cudaError_t launch_split_bf16(const StepParams& p, cudaStream_t stream);
+cudaError_t launch_split_q8_0(const StepParams& p, cudaStream_t stream);
 
 cudaError_t launch_fused(const StepParams& p, int n_blocks, int bytes, cudaStream_t stream,
                          int* active) {
@@ -40,8 +41,14 @@ cudaError_t launch_choose(const StepParams& p, int n_blocks, int bytes, cudaStre
 }
 
 cudaError_t launch_split(const StepParams& p, cudaStream_t stream) {
-  return p.cache.type == HATA_CUDA_BF16 ? launch_split_bf16(p, stream)
-                                        : launch_split_f16(p, stream);
+  switch (p.cache.type) {
+    case HATA_CUDA_BF16:
+      return launch_split_bf16(p, stream);
+    case HATA_CUDA_Q8_0:
+      return launch_split_q8_0(p, stream);
+    default:
+      return launch_split_f16(p, stream);
+  }
 }
 
 Tuning& tuning() {
@@ -166,23 +173,29 @@ hata_cuda_status check(const hata_cuda_shape& s) {
   return HATA_CUDA_OK;
 }
 
-hata_cuda_status check(const hata_cuda_cache& c) {
+hata_cuda_status check(const hata_cuda_cache& c, int head_dim) {
   if (c.keys == nullptr) return bad("cache.keys", 0, "device memory");
   if (c.values == nullptr) return bad("cache.values", 0, "device memory");
-  if (c.type != HATA_CUDA_F16 && c.type != HATA_CUDA_BF16) {
-    return bad("cache.type", c.type, "HATA_CUDA_F16 or HATA_CUDA_BF16");
+  const bool q8_0 = c.type == HATA_CUDA_Q8_0;
+  if (c.type != HATA_CUDA_F16 && c.type != HATA_CUDA_BF16 && !q8_0) {
+    return bad("cache.type", c.type, "HATA_CUDA_F16, HATA_CUDA_BF16 or HATA_CUDA_Q8_0");
   }
-  const std::pair<const char*, int64_t> sixteens[] = {
-      {"cache.keys", reinterpret_cast<intptr_t>(c.keys) % 16},
-      {"cache.values", reinterpret_cast<intptr_t>(c.values) % 16},
-      {"cache.seq_stride", c.block_table == nullptr ? c.seq_stride % 16 : 0},
-      {"cache.cell_stride", c.cell_stride % 16},
-      {"cache.head_stride", c.head_stride % 16},
-      {"cache.page_stride", c.block_table != nullptr ? c.page_stride % 16 : 0}};
-  for (const auto& [field, rest] : sixteens) {
-    if (rest != 0) {
-      return fail(HATA_CUDA_BAD_ARGUMENT, "%s: want a multiple of 16 bytes (rows are read by 16)",
-                  field);
+  if (q8_0 && head_dim % kQ8Block != 0) {
+    return bad("shape.head_dim", head_dim,
+               "64, 96, 128 or 256: blocks of HATA_CUDA_Q8_0 are of 32");
+  }
+  const std::pair<const char*, int64_t> starts[] = {
+      {"cache.keys", reinterpret_cast<intptr_t>(c.keys)},
+      {"cache.values", reinterpret_cast<intptr_t>(c.values)},
+      {"cache.seq_stride", c.block_table == nullptr ? c.seq_stride : 0},
+      {"cache.cell_stride", c.cell_stride},
+      {"cache.head_stride", c.head_stride},
+      {"cache.page_stride", c.block_table != nullptr ? c.page_stride : 0}};
+  for (const auto& [field, value] : starts) {
+    if (value % (q8_0 ? 2 : 16) != 0) {
+      return bad(field, value,
+                 q8_0 ? "a multiple of 2 bytes (blocks of HATA_CUDA_Q8_0 start with an f16)"
+                      : "a multiple of 16 bytes (rows are read by 16)");
     }
   }
   if (c.block_table != nullptr &&
@@ -211,7 +224,7 @@ hata_cuda_status check(const hata_cuda_codes& c, const hata_cuda_cache& cache,
 
 hata_cuda_status check(const hata_cuda_step& s) {
   hata_cuda_status status = check(s.shape);
-  if (status == HATA_CUDA_OK) status = check(s.cache);
+  if (status == HATA_CUDA_OK) status = check(s.cache, s.shape.head_dim);
   if (status == HATA_CUDA_OK && (s.mode != HATA_CUDA_DENSE || s.encode_last != 0)) {
     status = check(s.codes, s.cache, s.projection);
   }
@@ -229,6 +242,11 @@ hata_cuda_status check(const hata_cuda_step& s) {
   if (s.sink < 0) return bad("sink", s.sink, "0 or more");
   if (s.recent < 0) return bad("recent", s.recent, "0 or more");
   if (s.q == nullptr || s.out == nullptr) return bad("q, out", 0, "device memory");
+  for (const auto& [field, type] : {std::pair("q_type", s.q_type), {"out_type", s.out_type}}) {
+    if (type != HATA_CUDA_F32 && type != HATA_CUDA_F16 && type != HATA_CUDA_BF16) {
+      return bad(field, type, "HATA_CUDA_F32, HATA_CUDA_F16 or HATA_CUDA_BF16");
+    }
+  }
   if (s.bias != nullptr && s.slopes == nullptr) return bad("slopes", 0, "device memory, for bias");
   return HATA_CUDA_OK;
 }
@@ -449,7 +467,7 @@ hata_cuda_status way_of(const hata_cuda_step& s, StepParams& p, Device& device, 
   way.dense = s.mode == HATA_CUDA_DENSE ||
               (s.mode == HATA_CUDA_AUTO && (rows <= kDenseRows || s.budget >= s.max_n_kv));
   if (!way.dense) {
-    if (has_fused(p.head_dim, p.rbit, p.group) && tuning().fused != 0) {
+    if (has_fused(p.cache.type, p.head_dim, p.rbit, p.group) && tuning().fused != 0) {
       way.plan = plan_step(p, device, true);
       way.fused = way.plan.n_blocks > 0;
     }
@@ -504,7 +522,7 @@ hata_cuda_status hata_cuda_available(void) {
 
 hata_cuda_status hata_cuda_encode_keys(const hata_cuda_encode* e, hata_cuda_stream stream) {
   hata_cuda_status status = check(e->shape);
-  if (status == HATA_CUDA_OK) status = check(e->cache);
+  if (status == HATA_CUDA_OK) status = check(e->cache, e->shape.head_dim);
   if (status == HATA_CUDA_OK) status = check(e->codes, e->cache, e->projection);
   Device device;
   if (status == HATA_CUDA_OK) status = this_device(device);

@@ -64,9 +64,9 @@ cudaError_t launch_kernel(void (*kernel)(Args...), dim3 grid, int threads, int s
 
 cudaError_t launch_encode(const EncodeParams& p, cudaStream_t stream);
 
-/// The whole step, for 128-bit codes, head_dim 64 or 128 and groups of up to 8.
-constexpr bool has_fused(int head_dim, int rbit, int group) {
-  return rbit == 128 && (head_dim == 64 || head_dim == 128) && group <= 8;
+/// The whole step, for f16 and bf16, 128-bit codes, head_dim 64 or 128 and groups of up to 8.
+constexpr bool has_fused(hata_cuda_type type, int head_dim, int rbit, int group) {
+  return type != HATA_CUDA_Q8_0 && rbit == 128 && (head_dim == 64 || head_dim == 128) && group <= 8;
 }
 cudaError_t launch_fused(const StepParams& p, int n_blocks, int shared_bytes, cudaStream_t stream,
                          int* active = nullptr);

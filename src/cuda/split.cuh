@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attend.cuh"
+#include "quantised.cuh"
 
 namespace hata::cuda {
 
@@ -12,8 +13,20 @@ constexpr int kSplitThreads = kSplitWarps * kWarp;
 template <int kDim>
 constexpr int kSplitStages = kDim <= 128 ? 3 : 1;
 
-template <int kDim>
-constexpr int kSplitBytes = kSplitWarps* TileCopies<kDim, kSplitStages<kDim>, true>::kBytes;
+/// How a warp's rows come, by the type of the cache, and what they are once they are there.
+template <class T, int kDim, bool kBulk>
+struct SplitRows {
+  using Element = T;
+  using Copies = TileCopies<kDim, kSplitStages<kDim>, kBulk>;
+};
+template <int kDim, bool kBulk>
+struct SplitRows<Q8, kDim, kBulk> {
+  using Element = __half;
+  using Copies = QuantisedCopies<kDim, kDim <= 128 ? 2 : 1>;
+};
+
+template <class T, int kDim>
+constexpr int kSplitBytes = kSplitWarps* SplitRows<T, kDim, true>::Copies::kBytes;
 
 /// Last keys get their codes while others attend: a dense step keeps the codes up to date. A warp
 /// makes a word of a code, so that a block has several rows and KV heads at a time; block `at` of
@@ -117,8 +130,7 @@ __global__ void __launch_bounds__(kSplitThreads)
     if (valid != nullptr && (valid[at / 32] >> (at % 32) & 1) == 0) return -1;
     return at;
   };
-  constexpr int kStages = kSplitStages<kDim>;
-  using Copies = TileCopies<kDim, kStages, kBulk>;
+  using Copies = typename SplitRows<T, kDim, kBulk>::Copies;
   __shared__ uint64_t arrivals[kSplitWarps][Copies::kArrivals];
   std::byte* buffer = memory + warp * Copies::kBytes;
   {
@@ -129,7 +141,7 @@ __global__ void __launch_bounds__(kSplitThreads)
     copies.begin_all(warp, kSplitWarps, n_tiles, cell_at);
     q.store(p, queries, vector_stride(kDim));
     __syncthreads();
-    Attention<T, kDim, kHeadTiles> attention;
+    Attention<typename SplitRows<T, kDim, kBulk>::Element, kDim, kHeadTiles> attention;
     attention.begin(queries, vector_stride(kDim), p.group);
     attention.run(p, copies, row, head, warp, kSplitWarps, n_tiles, cell_at);
     attention.put(p.group, reinterpret_cast<float*>(buffer), &ml[warp][0].x);

@@ -186,15 +186,20 @@ struct Chooser {
   __device__ __forceinline__ float* vector(int i) const {
     return at<float>(layout.vectors) + i * vector_stride(p.head_dim);
   }
-  /// The last key's element of this thread (head_dim is at most a thread each).
+  /// The last key's element of this thread (head_dim is at most a thread each). kAnyType: of a
+  /// cache that may be q8_0, for which a kernel that attends has no registers to spare.
+  template <bool kAnyType>
   __device__ __forceinline__ uint32_t load_last_key() const {
     if (last_code < 0 || static_cast<int>(threadIdx.x) >= p.head_dim) return 0;
-    return load_element(cells.key(last_code), p.cache.type, threadIdx.x);
+    const std::byte* key = cells.key(last_code);
+    return kAnyType ? load_key_element(key, p.cache.type, threadIdx.x)
+                    : load_element(key, p.cache.type, threadIdx.x);
   }
+  template <bool kAnyType>
   __device__ __forceinline__ void store_last_key(uint32_t bits) const {
     if (last_code < 0 || static_cast<int>(threadIdx.x) >= p.head_dim) return;
     const float* mean = p.projection.key_means;
-    const float v = widen(bits, p.cache.type);
+    const float v = kAnyType ? widen_key(bits, p.cache.type) : widen(bits, p.cache.type);
     vector(p.group + 1)[threadIdx.x] = v;
     vector(p.group)[threadIdx.x] =
         mean != nullptr ? __fsub_rn(v, mean[head * p.head_dim + threadIdx.x]) : v;
@@ -746,7 +751,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kStepWarps / kWarps)
     wait_for_previous();
     q.load(p, row, head);
   }
-  const uint32_t key = chooser.load_last_key();
+  const uint32_t key = chooser.template load_last_key<kDim == 0>();
 #pragma unroll 1
   for (int i = threadIdx.x; i < n_bins(p.group, p.rbit) / 4; i += kThreads) {
     const int4 zeros = make_int4(0, 0, 0, 0);
@@ -755,7 +760,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kStepWarps / kWarps)
   }
   if (threadIdx.x == 0) scratch.overflowed = 0;
   q.store(p, chooser.vector(0), vector_stride(p.head_dim));
-  chooser.store_last_key(key);
+  chooser.template store_last_key<kDim == 0>(key);
   if (p.early) {
     wait_copies<kSoon>();
   } else {

@@ -11,6 +11,7 @@ Cache::Cache(const LayerMethod& method, const Attention& a, Range range, uint64_
       row_bytes(a.cache->nb[1]),
       head_bytes(a.node->src[1]->nb[2]),
       buffer(a.cache->buffer),
+      type(a.type),
       layer(a.layer),
       shape(a.shape),
       generation(made_in),
@@ -20,8 +21,9 @@ Cache::Cache(const LayerMethod& method, const Attention& a, Range range, uint64_
 
 bool Cache::holds_keys_of(const Attention& a, const Range& range) const {
   return keys.begin == range.begin && keys.end == range.end && row_bytes == a.cache->nb[1] &&
-         head_bytes == a.node->src[1]->nb[2] && buffer == a.cache->buffer && layer == a.layer &&
-         shape.n_kv_heads == a.shape.n_kv_heads && shape.head_dim == a.shape.head_dim;
+         head_bytes == a.node->src[1]->nb[2] && buffer == a.cache->buffer && type == a.type &&
+         layer == a.layer && shape.n_kv_heads == a.shape.n_kv_heads &&
+         shape.head_dim == a.shape.head_dim;
 }
 
 void Cache::watch(bool verify) {

@@ -45,7 +45,7 @@ struct Cache {
   int64_t cell_of(const std::byte* address) const {
     return (address - keys.begin) / static_cast<int64_t>(row_bytes);
   }
-  CacheView view() const;
+  CacheView view() const;  ///< of f16
   /// Keeps hashes of its keys, for the option verify, or no longer; what they are kept of from now
   /// on is encoded again.
   void watch(bool verify);
@@ -54,6 +54,7 @@ struct Cache {
   size_t row_bytes;
   size_t head_bytes;
   const ggml_backend_buffer* buffer;
+  ggml_type type;  ///< f16 or q8_0
   int layer;
   HeadShape shape;
   uint64_t generation;  ///< of the selector that made data.store

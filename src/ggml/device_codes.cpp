@@ -17,8 +17,12 @@ int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step;
 class OnCuda final : public Selector {
  public:
   OnCuda(std::shared_ptr<const Selector> method, const CudaLibrary& cuda, int device,
-         int64_t stream_cells)
-      : method_(std::move(method)), cuda_(cuda), device_(device), stream_cells_(stream_cells) {}
+         int64_t stream_cells, Rotation rotation)
+      : method_(std::move(method)),
+        cuda_(cuda),
+        device_(device),
+        stream_cells_(stream_cells),
+        rotation_(std::move(rotation)) {}
 
   std::string_view name() const override { return method_->name(); }
   bool sparse() const override { return method_->sparse(); }
@@ -37,8 +41,11 @@ class OnCuda final : public Selector {
     const auto* codes = dynamic_cast<const CodeStore*>(own.get());
     if (codes == nullptr) return nullptr;
     try {
-      return std::make_unique<DeviceCodes>(cuda_, device_, codes->coder(),
-                                           codes->lengths(0, 0) != nullptr, n_cells, stream_cells_);
+      const KeyCoder coder(
+          std::make_shared<const LayerWeights>(rotated(codes->coder().weights(), rotation_)),
+          shape);
+      return std::make_unique<DeviceCodes>(cuda_, device_, coder, codes->lengths(0, 0) != nullptr,
+                                           n_cells, stream_cells_);
     } catch (const std::bad_alloc&) {
       return nullptr;
     }
@@ -53,6 +60,7 @@ class OnCuda final : public Selector {
   const CudaLibrary& cuda_;
   int device_;
   int64_t stream_cells_;
+  Rotation rotation_;
 };
 
 }  // namespace
@@ -192,8 +200,10 @@ bool DeviceCodes::matches(const CacheView& keys, int64_t cell) const {
 }
 
 std::shared_ptr<const Selector> on_cuda(std::shared_ptr<const Selector> method,
-                                        const CudaLibrary& cuda, int device, int64_t stream_cells) {
-  return std::make_shared<OnCuda>(std::move(method), cuda, device, stream_cells);
+                                        const CudaLibrary& cuda, int device, int64_t stream_cells,
+                                        Rotation rotation) {
+  return std::make_shared<OnCuda>(std::move(method), cuda, device, stream_cells,
+                                  std::move(rotation));
 }
 
 }  // namespace hata::host

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ggml/cuda_library.h"
+#include "ggml/rotation.h"
 #include "hata/selector.h"
 #include "index/key_coder.h"
 
@@ -91,8 +92,9 @@ class DeviceCodes final : public KeyStore {
 };
 
 /// The method as it is on a CUDA device: its stores are DeviceCodes there (nullptr where the device
-/// has no memory for them, or the method keeps no codes).
+/// has no memory for them, or the method keeps no codes). Queries and keys come rotated.
 std::shared_ptr<const Selector> on_cuda(std::shared_ptr<const Selector> method,
-                                        const CudaLibrary& cuda, int device, int64_t stream_cells);
+                                        const CudaLibrary& cuda, int device, int64_t stream_cells,
+                                        Rotation rotation);
 
 }  // namespace hata::host

@@ -6,7 +6,9 @@
 #include <new>
 #include <string>
 
+#include "core/q8.h"
 #include "ggml/log.h"
+#include "ggml/rotation.h"
 
 namespace hata::host {
 namespace {
@@ -150,16 +152,18 @@ Reason DeviceRun::qualifies(ggml_tensor* node, Attention& attention) const {
   const bool known = (s.head_dim == 64 || s.head_dim == 80 || s.head_dim == 96 ||
                       s.head_dim == 128 || s.head_dim == 256) &&
                      s.n_q_heads % s.n_kv_heads == 0 && s.group() <= kMaxDeviceGroup;
-  if (!known) return Reason::shape;
+  const bool q8_0 = attention.type == GGML_TYPE_Q8_0;
+  if (!known || (q8_0 && s.head_dim % kQ8Block != 0)) return Reason::shape;
   // One stride serves keys and values, and one the rows of all streams.
   const ggml_tensor *q = node->src[kQ], *k = node->src[kK], *v = node->src[kV];
   const int64_t n_streams = attention.n_streams, cells = attention.cache->ne[1];
+  const size_t unit = q8_0 ? 2 : 16;  // include/hata/cuda.h
   const auto offset = [](const ggml_tensor* view) {
     return static_cast<const char*>(view->data) - static_cast<const char*>(root_of(view)->data);
   };
   const bool fits =
       v->nb[1] == k->nb[1] && v->nb[2] == k->nb[2] && (n_streams == 1 || v->nb[3] == k->nb[3]) &&
-      offset(v) == offset(k) && k->nb[1] % 16 == 0 && k->nb[2] % 16 == 0 &&
+      offset(v) == offset(k) && k->nb[1] % unit == 0 && k->nb[2] % unit == 0 &&
       even(q, 1, attention.n_rows, n_streams) && even(node, 2, attention.n_rows, n_streams) &&
       cells % 64 == 0 && attention.first_cell % cells == 0 &&
       (n_streams == 1 || attention.stream_cells % cells == 0);
@@ -170,8 +174,13 @@ std::shared_ptr<Cache> DeviceRun::cache_for(const Attention& attention) {
   if (config_->is_dense(attention.layer)) return nullptr;
   const auto method = [&] {
     LayerMethod on_host = method_for_layer(shared_, *config_, nodes_, attention.layer);
-    on_host.selector =
-        on_cuda(std::move(on_host.selector), *cuda_, lane_->device(), attention.cache->ne[1]);
+    Rotation rotation;
+    if (!find_rotation(shared_.real, shared_.ops, attention, rotation)) {
+      shared_.reasons.add(Reason::rotation);
+      return LayerMethod{make_selector("dense", config_->hata), true};
+    }
+    on_host.selector = on_cuda(std::move(on_host.selector), *cuda_, lane_->device(),
+                               attention.cache->ne[1], std::move(rotation));
     return on_host;
   };
   auto cache = shared_.caches.get(method, config_->generation, attention,
@@ -247,7 +256,7 @@ DevicePlan& DeviceRun::plan_for(const Candidate& c, std::shared_ptr<const MaskBi
 void DeviceRun::count(const Attention& a, const Cache& cache, const DevicePlan& plan) {
   const auto& codes = static_cast<const DeviceCodes&>(*cache.data.store);
   const int64_t heads = a.shape.n_kv_heads;
-  const int64_t key_bytes = int64_t{2} * a.shape.head_dim * 2;
+  const auto key_bytes = static_cast<int64_t>(2 * head_row_bytes(a.type, a.shape.head_dim));
   const int64_t code_bits = codes.rbit() + (codes.codes().lengths != nullptr ? 4 : 0);
   for (int64_t s = 0; s < a.n_streams; ++s) {
     if (plan.sparse(s)) counters_.choose_bytes += plan.n_kv() * heads * code_bits / 8;
@@ -389,10 +398,26 @@ bool DeviceRun::measure(const Cache& cache, DeviceCodes& codes) {
   const auto all = std::ssize(stale_);
   for (int64_t n = std::min(kCellsMeasured, all);; n = std::min(2 * n, all)) {
     if (!copy_rows(cache, std::span(stale_).first(static_cast<size_t>(n)))) return false;
-    const CacheView keys{rows_.data(), DType::f16, cache.row_bytes, cache.head_bytes};
-    if (codes.measure(keys, static_cast<int32_t>(n), n == all)) break;
+    if (codes.measure(host_rows(cache), static_cast<int32_t>(n), n == all)) break;
   }
   return done(codes.upload_units(lane_->stream()));
+}
+
+// What copy_rows() has brought here, as numbers that the CPU reads.
+CacheView DeviceRun::host_rows(const Cache& cache) {
+  if (cache.type == GGML_TYPE_F16) {
+    return {rows_.data(), DType::f16, cache.row_bytes, cache.head_bytes};
+  }
+  const HeadShape& s = cache.shape;
+  const auto d = static_cast<size_t>(s.head_dim), heads = static_cast<size_t>(s.n_kv_heads);
+  const size_t n = rows_.size() / cache.row_bytes;
+  wide_rows_.resize(n * heads * d);
+  for (size_t row = 0; row < n * heads; ++row) {
+    widen_q8(&rows_[row / heads * cache.row_bytes + row % heads * cache.head_bytes], s.head_dim,
+             &wide_rows_[row * d]);
+  }
+  return {reinterpret_cast<const std::byte*>(wide_rows_.data()), DType::f32,
+          heads * d * sizeof(float), d * sizeof(float)};
 }
 
 // The key rows of these cells, one after the other.
@@ -428,7 +453,7 @@ hata_cuda_cache DeviceRun::cache_of(const Task& task) const {
   hata_cuda_cache cache{};
   cache.keys = root_of(k)->data;
   cache.values = root_of(v)->data;
-  cache.type = HATA_CUDA_F16;
+  cache.type = task.attention.type == GGML_TYPE_Q8_0 ? HATA_CUDA_Q8_0 : HATA_CUDA_F16;
   cache.seq_stride = static_cast<int64_t>(k->nb[1]) * task.attention.cache->ne[1];
   cache.cell_stride = static_cast<int64_t>(k->nb[1]);
   cache.head_stride = static_cast<int64_t>(k->nb[2]);
@@ -532,10 +557,10 @@ void DeviceRun::verify_after(const Task& task) {
       ++wrong_masks_;
       return;
     }
-    const CacheView keys{rows_.data() - static_cast<size_t>(step.first_cell) * cache.row_bytes,
-                         DType::f16, cache.row_bytes, cache.head_bytes};
-    verifiers_[static_cast<size_t>(s)].after(step, task.plan->rows(s), codes, keys, cache.row_bytes,
-                                             *cache.hashes, Worker{});
+    CacheView keys = host_rows(cache);
+    keys.data -= static_cast<size_t>(step.first_cell) * keys.cell_stride;
+    verifiers_[static_cast<size_t>(s)].after(step, task.plan->rows(s), codes, keys,
+                                             keys.cell_stride, *cache.hashes, Worker{});
   }
   verify_mask(task);
 }

@@ -76,6 +76,7 @@ class DeviceRun {
   bool refresh(const Task& task, int64_t stream);
   bool measure(const Cache& cache, DeviceCodes& codes);
   bool copy_rows(const Cache& cache, std::span<const int32_t> cells);
+  CacheView host_rows(const Cache& cache);
   bool decode(const Task& task, bool encode_last);
   hata_cuda_cache cache_of(const Task& task) const;
   hata_cuda_shape shape_of(const Task& task) const;
@@ -113,7 +114,8 @@ class DeviceRun {
   std::vector<int64_t> cells_;  // the same, from the stream's first cell on
   std::vector<int64_t> uploaded_cells_;
   std::vector<float> slopes_;
-  std::vector<std::byte> rows_;  // keys that came to the host
+  std::vector<std::byte> rows_;   // keys that came to the host
+  std::vector<float> wide_rows_;  // the same of q8_0
 
   std::deque<Verifier> verifiers_;  // [stream]
   int64_t wrong_masks_ = 0;

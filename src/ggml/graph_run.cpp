@@ -8,22 +8,6 @@
 #include "methods/totals.h"
 
 namespace hata::host {
-namespace {
-
-// The bytes of a tensor, wherever it lies.
-bool read_tensor(const Real& real, const ggml_tensor* tensor, std::string& bytes) {
-  if (tensor->buffer == nullptr) return false;
-  bytes.resize(real.ggml_nbytes(tensor));
-  if (real.ggml_backend_buffer_is_host(tensor->buffer)) {
-    bytes.assign(static_cast<const char*>(tensor->data), bytes.size());
-    return true;
-  }
-  if (!real.missing_on_device.empty()) return false;
-  real.ggml_backend_tensor_get(tensor, bytes.data(), 0, bytes.size());
-  return true;
-}
-
-}  // namespace
 
 GraphRun::GraphRun(std::shared_ptr<const Config> config, const Shared& shared)
     : config_(std::move(config)), shared_(shared), decoder_(config_->selector) {}
@@ -89,6 +73,7 @@ void GraphRun::find_attention() {
 Reason GraphRun::qualifies(ggml_tensor* node, Attention& attention) const {
   const Reason reason = read_attention(shared_.ops, node, attention);
   if (reason != Reason::none) return reason;
+  if (attention.type != GGML_TYPE_F16) return Reason::cache_type;  // no kernels on CPUs
   const HeadShape& s = attention.shape;
   const bool known = s.head_dim >= kMinHeadDim && s.head_dim <= kMaxHeadDim &&
                      s.head_dim % 16 == 0 && s.n_q_heads % s.n_kv_heads == 0 &&

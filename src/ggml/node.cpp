@@ -4,6 +4,8 @@
 #include <cstring>
 #include <string_view>
 
+#include "core/q8.h"
+
 namespace hata::host {
 namespace {
 
@@ -34,12 +36,13 @@ Reason check_keys(const Ops& ops, const ggml_tensor* k, Attention& out) {
         k->op == ops.cpy && k->src[0] != nullptr && cache_layer(root_of(k->src[0])->name) >= 0;
     return cast ? Reason::f32_cache : Reason::no_cache;
   }
-  return k->type == GGML_TYPE_F16 ? Reason::none : Reason::cache_type;
+  out.type = k->type;
+  return k->type == GGML_TYPE_F16 || k->type == GGML_TYPE_Q8_0 ? Reason::none : Reason::cache_type;
 }
 
 Reason check_values(const ggml_tensor* k, const ggml_tensor* v) {
   if (root_of(v) == root_of(k) || v->ne[0] != k->ne[0]) return Reason::mla;
-  return v->type == GGML_TYPE_F16 ? Reason::none : Reason::cache_type;
+  return v->type == k->type ? Reason::none : Reason::cache_type;
 }
 
 Reason check_mask(const Ops& ops, const ggml_tensor* node, const ggml_tensor* mask) {
@@ -72,11 +75,12 @@ Reason check_layout(const Attention& a) {
   const ggml_tensor* k = a.node->src[kK];
   const ggml_tensor* v = a.node->src[kV];
   const ggml_tensor* sinks = a.node->src[kSinks];
+  const size_t unit = a.type == GGML_TYPE_Q8_0 ? kQ8BlockBytes : sizeof(uint16_t);
   const bool fits =
       q->type == GGML_TYPE_F32 && a.node->type == GGML_TYPE_F32 && q->nb[0] == sizeof(float) &&
-      a.node->nb[0] == sizeof(float) && k->nb[0] == sizeof(uint16_t) &&
-      v->nb[0] == sizeof(uint16_t) && v->ne[1] == k->ne[1] && v->ne[2] == k->ne[2] &&
-      k->ne[3] == q->ne[3] && v->ne[3] == q->ne[3] && cells_fit(a, k) &&
+      a.node->nb[0] == sizeof(float) && k->nb[0] == unit && v->nb[0] == unit &&
+      v->ne[1] == k->ne[1] && v->ne[2] == k->ne[2] && k->ne[3] == q->ne[3] &&
+      v->ne[3] == q->ne[3] && cells_fit(a, k) &&
       (sinks == nullptr || (sinks->type == GGML_TYPE_F32 && sinks->nb[0] == sizeof(float)));
   return fits ? Reason::none : Reason::layout;
 }
@@ -111,6 +115,11 @@ int cache_layer(const char* name) {
   int layer = -1;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), layer);
   return error == std::errc{} && end == digits.data() + digits.size() ? layer : -1;
+}
+
+size_t head_row_bytes(ggml_type type, int head_dim) {
+  return type == GGML_TYPE_Q8_0 ? q8_bytes(head_dim)
+                                : static_cast<size_t>(head_dim) * sizeof(uint16_t);
 }
 
 Reason read_attention(const Ops& ops, ggml_tensor* node, Attention& out) {
@@ -151,6 +160,18 @@ Step Attention::step(int64_t stream, std::span<Row> rows) const {
           .n_kv = k->ne[1],
           .first_cell = first_cell + stream * stream_cells,
           .rows = rows};
+}
+
+bool read_tensor(const Real& real, const ggml_tensor* tensor, std::string& bytes) {
+  if (tensor->buffer == nullptr) return false;
+  bytes.resize(real.ggml_nbytes(tensor));
+  if (real.ggml_backend_buffer_is_host(tensor->buffer)) {
+    bytes.assign(static_cast<const char*>(tensor->data), bytes.size());
+    return true;
+  }
+  if (!real.missing_on_device.empty()) return false;
+  real.ggml_backend_tensor_get(tensor, bytes.data(), 0, bytes.size());
+  return true;
 }
 
 std::string describe(const Real& real, Reason reason, const ggml_tensor* node) {

@@ -34,6 +34,7 @@ int cache_layer(const char* name);
 struct Attention {
   ggml_tensor* node = nullptr;
   const ggml_tensor* cache = nullptr;  ///< the key tensor of the cache
+  ggml_type type = GGML_TYPE_F16;      ///< of keys and values: f16 or q8_0
   int layer = 0;
   HeadShape shape;
   AttendParams params;
@@ -42,12 +43,19 @@ struct Attention {
   int64_t first_cell = 0;    ///< of the first stream's view
   int64_t stream_cells = 0;  ///< from one stream's first cell to the next one's
 
-  /// The step of one stream; `rows` (n_rows of them) are filled and must outlive it.
+  /// The step of one stream of an f16 cache; `rows` (n_rows of them) are filled and must outlive
+  /// it.
   Step step(int64_t stream, std::span<Row> rows) const;
 };
 
+/// Bytes of head_dim elements of f16 or q8_0.
+size_t head_row_bytes(ggml_type type, int head_dim);
+
 /// Fills `out` from a FLASH_ATTN_EXT node, or says why the node is left to ggml.
 Reason read_attention(const Ops& ops, ggml_tensor* node, Attention& out);
+
+/// The bytes of a tensor, wherever it lies. False: they cannot be had.
+bool read_tensor(const Real& real, const ggml_tensor* tensor, std::string& bytes);
 
 /// What of the node gave the reason, in words.
 std::string describe(const Real& real, Reason reason, const ggml_tensor* node);

@@ -19,7 +19,9 @@ constexpr Text kTexts[] = {
     {"graph_plan", "a graph computed through a plan stays dense"},
     {"no_cache", "attention over keys that are no part of a KV cache stays dense"},
     {"f32_cache", "layers with an f32 cache stay dense; use the cache type f16"},
-    {"cache_type", "layers with this cache type stay dense; use f16 (-ctk f16 -ctv f16)"},
+    {"cache_type",
+     "layers with this cache type stay dense; use f16 (-ctk f16 -ctv f16), or q8_0 for both on a "
+     "CUDA device"},
     {"mla", "layers with latent attention (MLA) stay dense"},
     {"computed_mask", "layers whose mask is computed in the graph stay dense"},
     {"own_sparsity", "layers with the model's own sparse attention stay dense"},
@@ -32,6 +34,7 @@ constexpr Text kTexts[] = {
      "rows whose prompt was not observed stay dense: this method needs observe=on before the "
      "prompt"},
     {"weights", "layers that the trained weights do not fit stay dense"},
+    {"rotation", "layers whose cache is rotated in an unknown way stay dense"},
     {"needs",
      "budget=auto: layers stay dense whose needs no trained weights tell; train some (hata train), "
      "or give a number of keys"},

@@ -30,6 +30,7 @@ enum class Reason : uint8_t {
   memory,
   unobserved,
   weights,
+  rotation,
   needs,
   cuda,
   cuda_method,

@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <iostream>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <string>
 
@@ -53,8 +55,9 @@ struct Case {
   float softcap = 0.0f;
   bool sinks = false, alibi = false;
   hata_cuda_mode mode = HATA_CUDA_SPARSE;
-  int n_blocks = 0;  ///< of a cluster; 0: as planned
-  int n_warps = 0;   ///< of a block; 0: as planned
+  size_t offset = 0;  ///< bytes from the start of a buffer to the cache
+  int n_blocks = 0;   ///< of a cluster; 0: as planned
+  int n_warps = 0;    ///< of a block; 0: as planned
   int fused = -1;
 };
 
@@ -88,15 +91,65 @@ class Buffer {
 
 float bf16_to_f32(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
 
+// A q8_0 cache is made of f16 numbers.
 uint16_t narrow(float x, hata_cuda_type type) {
-  if (type == HATA_CUDA_F16) return f32_to_f16(x);
+  if (type != HATA_CUDA_BF16) return f32_to_f16(x);
   const auto bits = std::bit_cast<uint32_t>(x);
   if (std::isnan(x)) return 0x7fc0;
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 float widen(uint16_t x, hata_cuda_type type) {
-  return type == HATA_CUDA_F16 ? f16_to_f32(x) : bf16_to_f32(x);
+  return type == HATA_CUDA_BF16 ? bf16_to_f32(x) : f16_to_f32(x);
 }
+
+/// ggml's block_q8_0.
+struct Q8Block {
+  static constexpr int kElements = 32;
+
+  /// As ggml makes it; of numbers that are none the scale is none, either.
+  explicit Q8Block(const float* x) {
+    float most = 0.0f, odd = 0.0f;
+    for (int i = 0; i < kElements; ++i) {
+      if (std::isfinite(x[i])) {
+        most = std::max(most, std::abs(x[i]));
+      } else {
+        odd = x[i];
+      }
+    }
+    const float d = most / 127.0f;
+    scale = f32_to_f16(odd == 0.0f ? d : odd);
+    for (int i = 0; i < kElements; ++i) {
+      const bool number = std::isfinite(x[i]) && d > 0.0f;
+      q[i] = number ? static_cast<int8_t>(std::round(x[i] / d)) : int8_t{0};
+    }
+  }
+  float operator[](int i) const { return f16_to_f32(scale) * static_cast<float>(q[i]); }
+
+  uint16_t scale;
+  int8_t q[kElements];
+};
+static_assert(sizeof(Q8Block) == 34);
+
+/// Keys or values as they lie in the cache, and as f32.
+struct Rows {
+  Rows(const std::vector<uint16_t>& from, hata_cuda_type type) {
+    for (const uint16_t x : from) wide.push_back(widen(x, type));
+    if (type != HATA_CUDA_Q8_0) {
+      bytes.resize(from.size() * sizeof(uint16_t));
+      std::memcpy(bytes.data(), from.data(), bytes.size());
+      return;
+    }
+    bytes.resize(from.size() / Q8Block::kElements * sizeof(Q8Block));
+    for (size_t at = 0; at < from.size(); at += Q8Block::kElements) {
+      const Q8Block block(&wide[at]);
+      for (int i = 0; i < Q8Block::kElements; ++i) wide[at + static_cast<size_t>(i)] = block[i];
+      std::memcpy(&bytes[at / Q8Block::kElements * sizeof(Q8Block)], &block, sizeof(block));
+    }
+  }
+
+  std::vector<std::byte> bytes;
+  std::vector<float> wide;
+};
 
 /// All of a case on the host, as the reference sees it: keys [sequence][cell][head][d] as f32.
 struct Problem {
@@ -112,6 +165,8 @@ struct Problem {
     fill_projection();
     fill_queries();
     fill_cache();
+    key_rows.emplace(keys, c.type);
+    value_rows.emplace(values, c.type);
     if (c.masked) fill_masks();
     for (int r = 0; r < n_rows(); ++r) {
       budgets.push_back(c.ragged_budgets ? std::max(1, c.budget - 37 * r) : c.budget);
@@ -255,7 +310,8 @@ struct Problem {
   int n_seqs = 0, max_n = 0, capacity = 0, page = 0, n_pages = 0;
   std::mt19937 random{11};
   std::vector<float> projection, query_projection, means, inv_units, q, sinks, slopes;
-  std::vector<uint16_t> keys, values, bias;
+  std::vector<uint16_t> keys, values, bias;  ///< before they are quantised, if they are
+  std::optional<Rows> key_rows, value_rows;
   std::vector<int32_t> table, budgets;
   std::vector<uint32_t> valid, forced;
 };
@@ -276,9 +332,9 @@ Expected expect(const Problem& p, int row, int head) {
   std::vector<uint8_t> each(static_cast<size_t>(padded), 8);
   std::vector<float> key(static_cast<size_t>(d)), centred(key);
   for (int cell = 0; cell < n; ++cell) {
-    const uint16_t* from = p.keys.data() + p.at(p.sequence(row), cell, head);
+    const float* from = p.key_rows->wide.data() + p.at(p.sequence(row), cell, head);
     for (int i = 0; i < d; ++i) {
-      key[static_cast<size_t>(i)] = widen(from[i], c.type);
+      key[static_cast<size_t>(i)] = from[i];
       centred[static_cast<size_t>(i)] =
           key[static_cast<size_t>(i)] -
           (c.key_means ? p.means[static_cast<size_t>(head * d + i)] : 0.0f);
@@ -322,8 +378,8 @@ std::vector<double> attention(const Problem& p, int row, int head, std::vector<i
   for (size_t j = 0; j < n; ++j) {
     const size_t from = p.at(p.sequence(row), cells[j], head);
     for (int i = 0; i < d; ++i) {
-      keys[j * d + i] = widen(p.keys[from + i], c.type);
-      values[j * d + i] = widen(p.values[from + i], c.type);
+      keys[j * d + i] = p.key_rows->wide[from + i];
+      values[j * d + i] = p.value_rows->wide[from + i];
     }
     for (int g = 0; g < p.group && c.alibi; ++g) {
       bias[static_cast<size_t>(g) * n + j] =
@@ -375,7 +431,12 @@ TEST_P(StepTest, EqualsTheReference) {
   tuning().n_blocks = c.n_blocks;
   tuning().n_warps = c.n_warps;
   tuning().fused = c.fused;
-  const Buffer<uint16_t> keys(p.keys), values(p.values), bias(p.bias);
+  // Behind the start of the buffers, where rows of q8_0 that start on 2 bytes may lie.
+  std::vector<std::byte> key_bytes(c.offset), value_bytes(c.offset);
+  key_bytes.insert(key_bytes.end(), p.key_rows->bytes.begin(), p.key_rows->bytes.end());
+  value_bytes.insert(value_bytes.end(), p.value_rows->bytes.begin(), p.value_rows->bytes.end());
+  const Buffer<std::byte> keys(key_bytes), values(value_bytes);
+  const Buffer<uint16_t> bias(p.bias);
   const Buffer<float> projection(p.projection), query_projection(p.query_projection),
       means(p.means), inv_units(p.inv_units), sinks(p.sinks), slopes(p.slopes);
   const Buffer<int32_t> table(p.table), budgets(p.budgets);
@@ -396,10 +457,12 @@ TEST_P(StepTest, EqualsTheReference) {
 
   hata_cuda_step step{};
   step.shape = {c.n_q_heads, c.n_kv_heads, c.head_dim, c.rbit};
-  step.cache.keys = keys.get();
-  step.cache.values = values.get();
+  step.cache.keys = keys.get() + c.offset;
+  step.cache.values = values.get() + c.offset;
   step.cache.type = c.type;
-  step.cache.head_stride = c.head_dim * 2;
+  step.cache.head_stride = c.type == HATA_CUDA_Q8_0
+                               ? c.head_dim / Q8Block::kElements * int64_t{sizeof(Q8Block)}
+                               : c.head_dim * int64_t{2};
   step.cache.cell_stride = step.cache.head_stride * c.n_kv_heads;
   step.cache.seq_stride = step.cache.cell_stride * p.capacity;
   if (c.page_size > 0) {
@@ -460,7 +523,8 @@ TEST_P(StepTest, EqualsTheReference) {
   const auto got_selected = selected.read();
   const auto got_n = n_selected.read();
   const auto got_out = out.read();
-  const double bound = c.type == HATA_CUDA_BF16 ? 1e-2 : 2e-3;
+  // Queries and weights are rounded to the cache's type, and with q8_0 keys and values to f16.
+  const double bound = c.type == HATA_CUDA_BF16 ? 1e-2 : c.type == HATA_CUDA_Q8_0 ? 3e-3 : 2e-3;
   for (int row = 0; row < p.n_rows(); ++row) {
     const int n = c.n[static_cast<size_t>(row)];
     for (int head = 0; head < c.n_kv_heads; ++head) {
@@ -512,6 +576,148 @@ TEST_P(StepTest, EqualsTheReference) {
       }
     }
   }
+}
+
+void add_q8_0(std::vector<Case>& all) {
+  const auto add = [&](Case c) {
+    c.name = "q8_0_" + c.name;
+    c.type = HATA_CUDA_Q8_0;
+    all.push_back(std::move(c));
+  };
+  for (const int d : {64, 96, 128, 256}) {
+    const std::string of_d = "_d" + std::to_string(d);
+    for (const int rbit : {64, 128, 256}) {
+      add({.name = "shape" + of_d + "_r" + std::to_string(rbit),
+           .n_q_heads = 8,
+           .n_kv_heads = 2,
+           .head_dim = d,
+           .rbit = rbit,
+           .n = {3001}});
+    }
+    for (const int group : {1, 3, 8, 9, 16}) {
+      add({.name = "group" + std::to_string(group) + of_d,
+           .n_q_heads = 3 * group,
+           .n_kv_heads = 3,
+           .head_dim = d,
+           .n = {2100, 40}});
+    }
+    for (const size_t offset : {2, 4, 8}) {
+      add({.name = "offset" + std::to_string(offset) + of_d,
+           .n_q_heads = 8,
+           .n_kv_heads = 2,
+           .head_dim = d,
+           .n = {1500},
+           .offset = offset});
+    }
+    for (const int page : {16, 64, 256}) {
+      const std::string name = "page" + std::to_string(page) + of_d;
+      for (const hata_cuda_mode mode : {HATA_CUDA_SPARSE, HATA_CUDA_DENSE}) {
+        add({.name = (mode == HATA_CUDA_DENSE ? "dense_" : "") + name,
+             .n_q_heads = 8,
+             .n_kv_heads = 2,
+             .head_dim = d,
+             .n = {4000, 1, 333},
+             .page_size = page,
+             .mode = mode});
+      }
+    }
+    for (const bool last : {true, false}) {
+      add({.name = std::string(last ? "dense" : "dense_all_encoded") + of_d,
+           .n_q_heads = 8,
+           .n_kv_heads = 2,
+           .head_dim = d,
+           .n = {3001, 17, 1},
+           .encode_last = last,
+           .mode = HATA_CUDA_DENSE});
+    }
+    add({.name = "dense_group16" + of_d,
+         .n_q_heads = 16,
+         .n_kv_heads = 1,
+         .head_dim = d,
+         .n = {3001, 500},
+         .mode = HATA_CUDA_DENSE});
+    add({.name = "masked" + of_d,
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .head_dim = d,
+         .n = {5000, 3000, 100},
+         .masked = true});
+    add({.name = "dense_masked" + of_d,
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .head_dim = d,
+         .n = {5000, 3000},
+         .masked = true,
+         .mode = HATA_CUDA_DENSE});
+    add({.name = "drafts" + of_d,
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .head_dim = d,
+         .n = {6000, 5999, 5998, 5997},
+         .shared = true,
+         .encode_last = false});
+    add({.name = "extreme" + of_d,
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .head_dim = d,
+         .n = {4096, 2001},
+         .data = Data::extreme});
+  }
+  for (const Data data : {Data::tail, Data::page, Data::equal, Data::sorted, Data::rising}) {
+    add({.name = "data" + std::to_string(static_cast<int>(data)),
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .n = {12288, 9001},
+         .budget = 300,
+         .data = data});
+  }
+  for (const int n : {1, 2, 31, 128, 129, 1025}) {
+    add({.name = "cells" + std::to_string(n),
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .n = {n},
+         .budget = 64});
+  }
+  for (const int budget : {1, 17, 1000, 5000}) {
+    add({.name = "budget" + std::to_string(budget),
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .n = {3000},
+         .budget = budget,
+         .sink = 0,
+         .recent = 0});
+  }
+  add({.name = "batch", .n = {4096, 4095, 33, 8000, 1, 129, 5000, 2048}, .budget = 128});
+  add({.name = "dense_batch",
+       .n = {4096, 4095, 33, 8000, 1, 129, 5000, 2048},
+       .mode = HATA_CUDA_DENSE});
+  add({.name = "long", .n_q_heads = 8, .n_kv_heads = 2, .n = {131072}, .budget = 2048});
+  add({.name = "dense_long",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .n = {131072},
+       .mode = HATA_CUDA_DENSE});
+  add({.name = "paper_order", .n_q_heads = 8, .n_kv_heads = 2, .lengths = false});
+  add({.name = "ragged_budgets",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .n = {5000, 3000, 4000},
+       .ragged_budgets = true});
+  add({.name = "query_weights_and_means",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .query_weights = true,
+       .key_means = true});
+  for (const hata_cuda_mode mode : {HATA_CUDA_SPARSE, HATA_CUDA_DENSE}) {
+    add({.name = mode == HATA_CUDA_DENSE ? "all_extras_dense" : "all_extras",
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .softcap = 3.0f,
+         .sinks = true,
+         .alibi = true,
+         .mode = mode});
+  }
+  add({.name = "bf16_queries", .n_q_heads = 8, .n_kv_heads = 2, .q_type = HATA_CUDA_BF16});
 }
 
 std::vector<Case> cases() {
@@ -730,11 +936,62 @@ std::vector<Case> cases() {
        .alibi = true,
        .mode = HATA_CUDA_DENSE});
   add({.name = "f16_queries", .n_q_heads = 8, .n_kv_heads = 2, .q_type = HATA_CUDA_F16});
+  add_q8_0(all);
   return all;
 }
 
 INSTANTIATE_TEST_SUITE_P(Grid, StepTest, ::testing::ValuesIn(cases()),
                          [](const ::testing::TestParamInfo<Case>& at) { return at.param.name; });
+
+// Refused before a device is asked for, with the field, its value and what is wanted.
+TEST(StepErrors, NameTheField) {
+  alignas(16) static std::byte memory[64];
+  hata_cuda_step good{};
+  good.shape = {8, 2, 128, 128};
+  good.cache.keys = good.cache.values = memory;
+  good.cache.type = HATA_CUDA_Q8_0;
+  good.cache.head_stride = 136;
+  good.cache.cell_stride = 272;
+  good.cache.seq_stride = 272 * 128;
+  good.codes = {reinterpret_cast<uint32_t*>(memory), nullptr, 128};
+  good.projection.keys = reinterpret_cast<const float*>(memory);
+  good.n_rows = 1;
+  good.q = good.out = memory;
+  good.max_n_kv = 128;
+  good.budget = 16;
+  const auto refusal = [&](const std::function<void(hata_cuda_step&)>& change) {
+    hata_cuda_step step = good;
+    change(step);
+    EXPECT_EQ(HATA_CUDA_BAD_ARGUMENT, hata_cuda_decode(&step, memory, sizeof(memory), nullptr));
+    EXPECT_EQ(0u, hata_cuda_workspace_size(&step));
+    return std::string(hata_cuda_error());
+  };
+  EXPECT_EQ(refusal([](auto& s) { s.shape.head_dim = 80; }),
+            "shape.head_dim is 80; want 64, 96, 128 or 256: blocks of HATA_CUDA_Q8_0 are of 32");
+  const std::string blocks =
+      "; want a multiple of 2 bytes (blocks of HATA_CUDA_Q8_0 start with an f16)";
+  EXPECT_EQ(refusal([](auto& s) { s.cache.cell_stride = 273; }),
+            "cache.cell_stride is 273" + blocks);
+  EXPECT_EQ(refusal([](auto& s) { s.cache.head_stride = 137; }),
+            "cache.head_stride is 137" + blocks);
+  EXPECT_EQ(refusal([](auto& s) { s.cache.seq_stride = 1; }), "cache.seq_stride is 1" + blocks);
+  EXPECT_EQ(refusal([](auto& s) {
+              s.cache.block_table = reinterpret_cast<const int32_t*>(memory);
+              s.cache.page_size = 16;
+              s.cache.page_stride = 4353;
+            }),
+            "cache.page_stride is 4353" + blocks);
+  EXPECT_NE(refusal([](auto& s) { s.cache.values = memory + 1; }).find("cache.values is "),
+            std::string::npos);
+  EXPECT_EQ(refusal([](auto& s) { s.cache.type = HATA_CUDA_F16, s.cache.head_stride = 264; }),
+            "cache.head_stride is 264; want a multiple of 16 bytes (rows are read by 16)");
+  EXPECT_EQ(refusal([](auto& s) { s.cache.type = HATA_CUDA_F32; }),
+            "cache.type is 0; want HATA_CUDA_F16, HATA_CUDA_BF16 or HATA_CUDA_Q8_0");
+  EXPECT_EQ(refusal([](auto& s) { s.q_type = HATA_CUDA_Q8_0; }),
+            "q_type is 3; want HATA_CUDA_F32, HATA_CUDA_F16 or HATA_CUDA_BF16");
+  EXPECT_EQ(refusal([](auto& s) { s.out_type = HATA_CUDA_Q8_0; }),
+            "out_type is 3; want HATA_CUDA_F32, HATA_CUDA_F16 or HATA_CUDA_BF16");
+}
 
 }  // namespace
 }  // namespace hata::cuda

@@ -29,6 +29,7 @@ struct Shape {
   float softcap = 0.0f;
   bool sinks = false;
   bool plain = false;  // one sequence a stream, written from the front on
+  bool q8_0 = false;   // the device's cache; the CPU has the same numbers as f16
 };
 
 std::string name_of(const Shape& s) {
@@ -40,14 +41,14 @@ std::string name_of(const Shape& s) {
 /// A write into the cache and attention over it, as llama.cpp builds them, on one backend.
 class Graph {
  public:
-  Graph(const Shape& shape, ggml_backend_t b) : s(shape), backend(b) {
+  Graph(const Shape& shape, ggml_backend_t b, ggml_type cache) : s(shape), backend(b) {
     const ggml_init_params params{ggml_tensor_overhead() * 64 + 2 * ggml_graph_overhead(), nullptr,
                                   true};
     leafs = ggml_init(params);
     nodes = ggml_init(params);
     const int64_t row = s.head_dim * s.n_kv_heads, rows_all = s.n_rows * s.n_streams;
-    keys = ggml_new_tensor_3d(leafs, GGML_TYPE_F16, row, s.n_cells, s.n_streams);
-    values = ggml_new_tensor_3d(leafs, GGML_TYPE_F16, row, s.n_cells, s.n_streams);
+    keys = ggml_new_tensor_3d(leafs, cache, row, s.n_cells, s.n_streams);
+    values = ggml_new_tensor_3d(leafs, cache, row, s.n_cells, s.n_streams);
     ggml_set_name(keys, "cache_k_l3");
     query =
         ggml_new_tensor_4d(leafs, GGML_TYPE_F32, s.head_dim, s.n_q_heads, s.n_rows, s.n_streams);
@@ -92,6 +93,14 @@ class Graph {
     ggml_backend_tensor_set(tensor, data.data(), 0, ggml_nbytes(tensor));
   }
 
+  /// Numbers in the tensor's own type, that of a cache.
+  void set_rows_of(ggml_tensor* tensor, const std::vector<float>& numbers) {
+    std::vector<std::byte> data(ggml_nbytes(tensor));
+    ggml_quantize_chunk(tensor->type, numbers.data(), data.data(), 0, ggml_nrows(tensor),
+                        tensor->ne[0], nullptr);
+    set(tensor, data);
+  }
+
   std::vector<float> compute() {
     EXPECT_EQ(ggml_backend_graph_compute(backend, graph), GGML_STATUS_SUCCESS);
     std::vector<float> out(static_cast<size_t>(ggml_nelements(result)));
@@ -129,10 +138,13 @@ class Cuda : public testing::Test {
     for (float& x : out) x = normal(random_);
     return out;
   }
-  std::vector<ggml_fp16_t> halves(int64_t n) {
-    std::vector<ggml_fp16_t> out(static_cast<size_t>(n));
-    const auto from = floats(n);
-    ggml_fp32_to_fp16_row(from.data(), out.data(), n);
+  // Of keys and values; `exactly`: numbers that f16 and q8_0 hold alike.
+  std::vector<float> numbers(int64_t n, bool exactly) {
+    std::vector<float> out = floats(n);
+    for (size_t i = 0; i < out.size() && exactly; ++i) {
+      const float q = i % 32 == 0 ? 127.0f : std::round(40.0f * out[i]);
+      out[i] = std::clamp(q, -127.0f, 127.0f) / 64.0f;
+    }
     return out;
   }
 
@@ -146,18 +158,23 @@ class Cuda : public testing::Test {
     const char* error = hata_ggml_configure(all.c_str());
     ASSERT_EQ(error, nullptr) << error;
     hata_ggml_reset_stats();
-    Graph there(s, device_), here(s, cpu_);
+    Graph there(s, device_, s.q8_0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16), here(s, cpu_, GGML_TYPE_F16);
     const auto both = [&](auto member, const auto& data) {
       there.set(there.*member, data);
       here.set(here.*member, data);
     };
-    both(&Graph::keys, halves(ggml_nelements(here.keys)));
-    both(&Graph::values, halves(ggml_nelements(here.values)));
+    const auto new_rows = [&](auto member) {
+      const auto data = numbers(ggml_nelements(here.*member), s.q8_0);
+      there.set_rows_of(there.*member, data);
+      here.set_rows_of(here.*member, data);
+    };
+    new_rows(&Graph::keys);
+    new_rows(&Graph::values);
     both(&Graph::sinks, floats(s.n_q_heads));
     constexpr int kSteps = 4;
     for (int step = 0; step < kSteps; ++step) {
       both(&Graph::query, floats(ggml_nelements(here.query)));
-      both(&Graph::new_keys, floats(ggml_nelements(here.new_keys)));
+      both(&Graph::new_keys, numbers(ggml_nelements(here.new_keys), s.q8_0));
       std::vector<int64_t> rows;
       for (int64_t r = 0; r < s.n_rows * s.n_streams; ++r) {
         const int64_t stream = r / s.n_rows;
@@ -173,7 +190,7 @@ class Cuda : public testing::Test {
         if (hidden) mask[i] = 0xFC00;  // -inf
       }
       both(&Graph::mask, mask);
-      if (step == 2) both(&Graph::keys, halves(ggml_nelements(here.keys)));
+      if (step == 2) new_rows(&Graph::keys);
       const auto ours = there.compute(), theirs = here.compute();
       float largest = 0.0f;
       for (size_t i = 0; i < ours.size(); ++i) {
@@ -225,6 +242,19 @@ TEST_F(Cuda, SequencesWrittenFromTheFrontOn) {
     compare({.n_rows = 3, .plain = true}, options);
     compare({.n_streams = 3, .plain = true}, options);
     compare({.n_cells = 16384, .n_kv = 16384, .plain = true}, options);
+  }
+}
+
+TEST_F(Cuda, Q8CachesChooseAndAttendAsF16OnTheCpu) {
+  for (const Shape& s :
+       {Shape{}, Shape{.n_q_heads = 32, .n_kv_heads = 8}, Shape{.n_q_heads = 16, .n_kv_heads = 1},
+        Shape{.head_dim = 64}, Shape{.head_dim = 96}, Shape{.head_dim = 256}, Shape{.n_rows = 4},
+        Shape{.n_streams = 4}, Shape{.n_cells = 16384, .n_kv = 16384}, Shape{.plain = true},
+        Shape{.n_streams = 3, .plain = true}}) {
+    Shape q8_0 = s;
+    q8_0.q8_0 = true;
+    compare(q8_0, "budget=64");
+    compare(q8_0, "budget=64 lengths=off rbit=64");
   }
 }
 

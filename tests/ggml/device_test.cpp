@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <functional>
 #include <string>
@@ -115,6 +116,159 @@ TEST(Device, ChoosesAndAttendsAsTheCpu) {
       const auto theirs = on_cpu(there, there.graph({there.write, there.attention}), options, 2);
       EXPECT_LT(largest_difference(ours, theirs), 1e-5f) << options << " d " << shape.head_dim;
     }
+  }
+}
+
+GraphShape q8(GraphShape shape) {
+  shape.key_type = shape.value_type = GGML_TYPE_Q8_0;
+  return shape;
+}
+
+// The CPU has no kernels for q8_0; it gets the same numbers as f16.
+TEST(Device, Q8CachesAreAsF16OnTheCpu) {
+  for (const GraphShape& shape :
+       {GraphShape{}, GraphShape{.head_dim = 128, .n_q_heads = 8, .n_rows = 4},
+        GraphShape{.n_q_heads = 2, .n_rows = 2, .n_streams = 3, .all_streams = 3},
+        GraphShape{.head_dim = 96, .n_streams = 2, .first_stream = 1, .all_streams = 4},
+        GraphShape{.head_dim = 96, .n_q_heads = 3, .n_kv_heads = 3},
+        GraphShape{.head_dim = 256, .n_q_heads = 32}}) {
+    for (const char* more : {"", " rbit=256 lengths=off", " method=hata-paper", " budget=10%"}) {
+      const std::string options = std::string(kSparse) + more;
+      AttentionGraph here(q8(shape)), there(shape);
+      for (AttentionGraph* g : {&here, &there}) {
+        g->fill_exactly();
+        hide_cells(*g, 3);
+      }
+      ggml_cgraph* graph = here.graph({here.write, here.attention});
+      configure(options);
+      compute(here, graph);
+      const auto ours = compute(here, graph);
+      const auto stats = host_stats();
+      EXPECT_EQ(stats["device_steps"], 2 * shape.n_streams) << stats;
+      EXPECT_EQ(stats["verify"]["stale"], 0) << options;
+      EXPECT_EQ(stats["verify"]["unseen_changes"], 0);
+      EXPECT_GT(stats["verify"]["cells"], 300);
+      EXPECT_EQ(stats["bytes"]["attend"], stats["keys_attended"].get<int64_t>() * shape.n_kv_heads *
+                                              2 * shape.head_dim / 32 * 34);
+      const auto theirs = on_cpu(there, there.graph({there.write, there.attention}), options, 2);
+      EXPECT_LT(largest_difference(ours, theirs), 1e-5f) << options << " d " << shape.head_dim;
+    }
+  }
+}
+
+TEST(Device, VerifySeesQ8KeysWrittenBehindOurBack) {
+  AttentionGraph g(q8({.n_rows = 2}));
+  g.fill_exactly();
+  ggml_cgraph* graph = g.graph({g.write, g.attention});
+  configure(kSparse);
+  for (int step = 0; step < 3; ++step) {
+    static_cast<int64_t*>(g.rows->data)[0] = 70 + step;
+    compute(g, graph);
+  }
+  EXPECT_EQ(verify_count("cells"), 3 * 256);
+  EXPECT_EQ(verify_count("stale"), 0);
+  EXPECT_EQ(verify_count("unseen_changes"), 0);
+  auto* keys = static_cast<uint8_t*>(g.keys->data);
+  for (int cell = 100; cell < 103; ++cell) {
+    for (int i = 2; i < 34; ++i) keys[cell * 136 + i] ^= 0x80;
+  }
+  compute(g, graph);
+  EXPECT_EQ(verify_count("unseen_changes"), 3);
+  EXPECT_EQ(verify_count("stale"), 3);
+}
+
+/// Attention of queries that are rotated as llama.cpp does it, by Hadamard's matrix of 64, over a
+/// q8_0 cache whose keys are.
+struct RotatedGraph {
+  static constexpr int64_t kSize = 64;
+
+  explicit RotatedGraph(const GraphShape& shape) : g(q8(shape)) {
+    leafs = ggml_init({ggml_tensor_overhead(), nullptr, true});
+    matrix = ggml_new_tensor_2d(leafs, GGML_TYPE_F32, kSize, kSize);
+    buffer = ggml_backend_alloc_ctx_tensors(leafs, g.backend);
+    ggml_set_name(matrix, "CUDA0#attn_inp_k_rot#0");
+    for (int64_t i = 0; i < kSize * kSize; ++i) {
+      static_cast<float*>(matrix->data)[i] = sign(i / kSize, i % kSize) / 8.0f;
+    }
+    ggml_tensor* q = ggml_reshape_2d(g.nodes, g.query, kSize, ggml_nelements(g.query) / kSize);
+    q = ggml_reshape_4d(g.nodes, ggml_mul_mat(g.nodes, matrix, q), g.s.head_dim, g.s.n_q_heads,
+                        g.s.n_rows, g.s.n_streams);
+    g.attention =
+        ggml_flash_attn_ext(g.nodes, ggml_permute(g.nodes, q, 0, 2, 1, 3), g.key_view, g.value_view,
+                            g.mask, 1.0f / std::sqrt(float(g.s.head_dim)), 0.0f, 0.0f);
+    g.fill_exactly();
+  }
+  ~RotatedGraph() {
+    ggml_backend_buffer_free(buffer);
+    ggml_free(leafs);
+  }
+  RotatedGraph(const RotatedGraph&) = delete;
+  RotatedGraph& operator=(const RotatedGraph&) = delete;
+
+  static float sign(int64_t i, int64_t j) {
+    return std::popcount(static_cast<uint64_t>(i & j)) % 2 == 0 ? 1.0f : -1.0f;
+  }
+
+  AttentionGraph g;
+  ggml_context* leafs;
+  ggml_tensor* matrix;
+  ggml_backend_buffer_t buffer;
+};
+
+// Keys of small numbers, so that they are exact as they are and rotated.
+void fill_rotated(AttentionGraph& rotated, AttentionGraph& plain) {
+  constexpr int64_t kSize = RotatedGraph::kSize;
+  std::mt19937 random(3);
+  auto* blocks = static_cast<std::byte*>(rotated.keys->data);
+  for (int64_t first = 0; first < ggml_nelements(plain.keys); first += kSize) {
+    float x[kSize];
+    for (int64_t j = 0; j < kSize; ++j) {
+      x[j] = static_cast<float>(static_cast<int>(random() % 7) - 3);
+      static_cast<ggml_fp16_t*>(plain.keys->data)[first + j] = ggml_fp32_to_fp16(x[j] / 4.0f);
+    }
+    for (int64_t i = 0; i < kSize; ++i) {
+      float sum = 0.0f;
+      for (int64_t j = 0; j < kSize; ++j) sum += RotatedGraph::sign(i, j) * x[j];
+      ASSERT_LE(std::abs(sum), 127.0f);
+      std::byte* block = blocks + (first + i) / 32 * 34;
+      const ggml_fp16_t scale = ggml_fp32_to_fp16(1.0f / 32.0f);
+      std::memcpy(block, &scale, sizeof(scale));
+      block[2 + i % 32] = static_cast<std::byte>(static_cast<int8_t>(sum));
+    }
+  }
+}
+
+TEST(Device, ARotatedCacheChoosesAsOneThatIsNot) {
+  for (const int64_t head_dim : {64, 128}) {
+    const GraphShape shape{.head_dim = head_dim, .n_q_heads = 8, .n_rows = 2};
+    RotatedGraph here(shape);
+    AttentionGraph there(shape);
+    there.fill_exactly();
+    fill_rotated(here.g, there);
+    configure(kSparse);
+    const auto ours = compute(here.g, here.g.graph({here.g.attention}));
+    EXPECT_EQ(host_stats()["device_steps"], 1) << host_stats();
+    EXPECT_EQ(verify_count("stale"), 0);
+    const auto theirs = on_cpu(there, there.graph({there.attention}), kSparse);
+    EXPECT_LT(largest_difference(ours, theirs), 1e-4f) << head_dim;
+  }
+}
+
+TEST(Device, AnUnknownRotationStaysDense) {
+  const GraphShape shape{};
+  RotatedGraph wide({.head_dim = 96});  // no whole blocks
+  AttentionGraph copied(q8(shape));     // from another device: nobody knows what it was made from
+  copied.fill_exactly();
+  ggml_set_name(copied.query, "CUDA0#Qcur-3#0");
+  for (AttentionGraph* g : {&wide.g, &copied}) {
+    ggml_cgraph* graph = g->graph({g->attention});
+    configure("method=ggml");
+    const auto theirs = compute(*g, graph);
+    configure(kSparse);
+    EXPECT_EQ(compute(*g, graph), theirs);
+    EXPECT_EQ(host_stats()["left_to_ggml"]["rotation"], 1);
+    EXPECT_EQ(compute(*g, graph), theirs);
+    EXPECT_EQ(host_stats()["dense_steps"], 2);
   }
 }
 
@@ -234,6 +388,9 @@ TEST(Device, WhatStaysDenseIsGgmls) {
   compute(many, many.graph({many.write, many.attention}));
   EXPECT_EQ(host_stats()["left_to_ggml"]["shape"], 2);
   EXPECT_EQ(host_stats()["left_to_ggml"]["prefill"], 1);
+  AttentionGraph mixed({.value_type = GGML_TYPE_Q8_0});
+  compute(mixed, mixed.graph({mixed.write, mixed.attention}));
+  EXPECT_EQ(host_stats()["left_to_ggml"]["cache_type"], 1);
   AttentionGraph late({});
   compute(late, late.graph({late.attention, late.write}));
   EXPECT_EQ(host_stats()["left_to_ggml"]["written_after"], 1);

@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/q8.h"
 #include "core/reference.h"
 #include "hata/attend.h"
 #include "hata/cuda.h"
@@ -49,7 +50,7 @@ struct Head {
             static_cast<size_t>(cache.cell_stride), static_cast<size_t>(cache.head_stride)};
   }
 
-  CacheView keys, values;
+  CacheView keys, values;  ///< of another type than f16: where the rows are
   uint64_t* code;
   uint8_t* length;
 };
@@ -59,25 +60,50 @@ void check(const hata_cuda_shape& s, const hata_cuda_cache& cache, const hata_cu
   REQUIRE(s.head_dim == 64 || s.head_dim == 80 || s.head_dim == 96 || s.head_dim == 128 ||
           s.head_dim == 256);
   REQUIRE(s.rbit == 64 || s.rbit == 128 || s.rbit == 256);
-  REQUIRE(cache.type == HATA_CUDA_F16 && cache.block_table == nullptr);
-  REQUIRE(cache.seq_stride % 16 == 0 && cache.cell_stride % 16 == 0 && cache.head_stride % 16 == 0);
+  REQUIRE(cache.type == HATA_CUDA_F16 || cache.type == HATA_CUDA_Q8_0);
+  REQUIRE(cache.type == HATA_CUDA_F16 || s.head_dim % kQ8Block == 0);
+  REQUIRE(cache.block_table == nullptr);
+  const int64_t unit = cache.type == HATA_CUDA_F16 ? 16 : 2;
+  REQUIRE(cache.seq_stride % unit == 0 && cache.cell_stride % unit == 0 &&
+          cache.head_stride % unit == 0);
   REQUIRE(codes.capacity % 128 == 0 && aligned(codes.codes) && aligned(codes.lengths));
+}
+
+void widen(const std::byte* row, hata_cuda_type type, int d, float* out) {
+  if (type == HATA_CUDA_Q8_0) {
+    widen_q8(row, d, out);
+  } else {
+    for (int i = 0; i < d; ++i) out[i] = reference::element(row, DType::f16, i);
+  }
+}
+
+/// The rows of these cells as f32, and any others as anything.
+CacheView widen_cells(const CacheView& view, int head, int d, const std::vector<int32_t>& cells,
+                      std::vector<float>& out) {
+  const auto n = static_cast<size_t>(d);
+  const int32_t last = cells.empty() ? 0 : *std::max_element(cells.begin(), cells.end());
+  out.resize((static_cast<size_t>(last) + 1) * n);
+  for (const int32_t cell : cells) {
+    widen_q8(view.row(cell, head), d, &out[static_cast<size_t>(cell) * n]);
+  }
+  return {reinterpret_cast<const std::byte*>(out.data()), DType::f32, n * sizeof(float), 0};
 }
 
 void encode_key(const hata_cuda_encode& e, int head, int64_t cell) {
   const Head at(e.shape, e.cache, e.codes, e.sequence, head);
   const int d = e.shape.head_dim, rbit = e.shape.rbit;
   const float* w = e.projection.keys + static_cast<int64_t>(head) * d * rbit;
-  std::vector<float> key(static_cast<size_t>(d));
+  std::vector<float> key(static_cast<size_t>(d)), whole(key);
+  widen(at.keys.row(cell, head), e.cache.type, d, whole.data());
   for (int i = 0; i < d; ++i) {
-    key[i] = reference::element(at.keys.row(cell, head), DType::f16, i);
+    key[i] = whole[i];
     if (e.projection.key_means != nullptr) key[i] -= e.projection.key_means[head * d + i];
   }
   encode(w, d, rbit, key.data(), DType::f32, key.size() * 4, 1, at.code + cell * (rbit / 64));
   if (at.length == nullptr) return;
   uint8_t length = 0;
-  key_lengths(d, at.keys.row(cell, head), DType::f16, e.shape.head_dim * 2, 1,
-              e.projection.inv_units[head], &length);
+  key_lengths(d, whole.data(), DType::f32, whole.size() * 4, 1, e.projection.inv_units[head],
+              &length);
   uint8_t& pair = at.length[cell / 2];
   pair = static_cast<uint8_t>(cell % 2 == 0 ? (pair & 0xf0) | length : (pair & 15) | length << 4);
 }
@@ -152,6 +178,11 @@ void attend_row(const hata_cuda_step& s, int row, int head) {
   args.q_stride = static_cast<size_t>(s.q_head_stride);
   args.keys = at.keys;
   args.values = at.values;
+  std::vector<float> wide_keys, wide_values;
+  if (s.cache.type == HATA_CUDA_Q8_0) {
+    args.keys = widen_cells(at.keys, head, d, cells, wide_keys);
+    args.values = widen_cells(at.values, head, d, cells, wide_values);
+  }
   args.kv_head = head;
   args.cells = cells.data();
   args.count = n;

@@ -7,10 +7,12 @@
 #include <ggml.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <random>
+#include <vector>
 
 #include "ggml/gate.h"
 
@@ -104,6 +106,28 @@ class AttentionGraph {
     }
     std::memset(mask->data, 0, ggml_nbytes(mask));
     for (int64_t i = 0; i < rows->ne[0]; ++i) static_cast<int64_t*>(rows->data)[i] = 5 + i;
+  }
+
+  /// Numbers that f16 and q8_0 hold alike, so that caches of both have the same keys and values,
+  /// and get the same new ones.
+  void fill_exactly() {
+    std::mt19937 random(9);
+    std::normal_distribution<float> normal;
+    for (int64_t i = 0; i < ggml_nelements(query); ++i) {
+      static_cast<float*>(query->data)[i] = normal(random);
+    }
+    for (ggml_tensor* t : {keys, values, new_keys}) {
+      std::vector<float> numbers;
+      for (int64_t i = 0; i < ggml_nelements(t); ++i) {
+        const float q = i % 32 == 0 ? 127.0f : std::round(30.0f * normal(random));
+        numbers.push_back(std::clamp(q, -127.0f, 127.0f) / 64.0f);
+      }
+      if (t->type == GGML_TYPE_F32) {
+        std::memcpy(t->data, numbers.data(), ggml_nbytes(t));
+      } else {
+        ggml_quantize_chunk(t->type, numbers.data(), t->data, 0, ggml_nrows(t), t->ne[0], nullptr);
+      }
+    }
   }
 
   GraphShape s;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <thread>
@@ -110,6 +111,34 @@ TEST_F(Model, ContextShift) {
     session.generate(10);
   }
   expect_fresh(27 * kLayers, 27 * kLayers * 200);
+}
+
+// The CPU leaves it to ggml, a CUDA device does not.
+TEST_F(Model, QuantisedCache) {
+  Session session({.cache_type = GGML_TYPE_Q8_0});
+  session.prefill(test_prompt(300));
+  session.generate(10);
+  ASSERT_TRUE(llama_memory_seq_rm(session.memory(), 0, 150, -1));
+  session.decode({{50, 150}});
+  session.generate(10);
+  const llama_pos end = llama_memory_seq_pos_max(session.memory(), 0) + 1;
+  ASSERT_TRUE(llama_memory_seq_rm(session.memory(), 0, 10, 60));
+  llama_memory_seq_add(session.memory(), 0, 60, end, -50);
+  session.generate(10);
+  std::vector<uint8_t> state(llama_state_seq_get_size(session.context(), 0));
+  ASSERT_EQ(llama_state_seq_get_data(session.context(), state.data(), state.size(), 0),
+            state.size());
+  Session other({.cache_type = GGML_TYPE_Q8_0});
+  ASSERT_GT(llama_state_seq_set_data(other.context(), state.data(), state.size(), 0), 0u);
+  other.decode({{60, llama_memory_seq_pos_max(other.memory(), 0) + 1}});
+  other.generate(5);
+  if (std::getenv("HATA_CUDA_LIB") == nullptr) {
+    EXPECT_EQ(host_stats()["sparse_steps"], 0);
+    EXPECT_GT(host_stats()["left_to_ggml"]["cache_type"], 0);
+  } else {
+    expect_fresh(37 * kLayers, 30 * kLayers * 120);
+    EXPECT_EQ(host_stats()["device_steps"], host_stats()["sparse_steps"]);
+  }
 }
 
 TEST_F(Model, CopiesInOneUnifiedCache) {

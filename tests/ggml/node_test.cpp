@@ -92,6 +92,19 @@ TEST(Node, LeavesOtherCacheTypes) {
   EXPECT_EQ(reason_of(AttentionGraph({.key_type = GGML_TYPE_Q8_0}).attention), Reason::cache_type);
   EXPECT_EQ(reason_of(AttentionGraph({.value_type = GGML_TYPE_Q8_0}).attention),
             Reason::cache_type);
+  EXPECT_EQ(
+      reason_of(
+          AttentionGraph({.key_type = GGML_TYPE_Q4_0, .value_type = GGML_TYPE_Q4_0}).attention),
+      Reason::cache_type);
+}
+
+TEST(Node, ReadsAQ8Cache) {
+  AttentionGraph g({.n_rows = 2, .key_type = GGML_TYPE_Q8_0, .value_type = GGML_TYPE_Q8_0});
+  Attention a;
+  ASSERT_EQ(read_attention(test_ops(), g.attention, a), Reason::none);
+  EXPECT_EQ(a.type, GGML_TYPE_Q8_0);
+  EXPECT_EQ(a.shape.head_dim, 64);
+  EXPECT_EQ(head_row_bytes(a.type, a.shape.head_dim), g.key_view->nb[2]);
 }
 
 TEST(Node, LeavesAnF32CacheThatIsCast) {

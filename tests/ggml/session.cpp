@@ -37,6 +37,7 @@ Session::Session(const SessionOptions& options) {
   params.kv_unified = options.unified;
   params.n_threads = params.n_threads_batch = options.n_threads;
   params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+  params.type_k = params.type_v = options.cache_type;
   params.cb_eval = options.eval;
   params.cb_eval_user_data = options.eval_data;
   context_.reset(llama_init_from_model(test_model(), params));

@@ -19,6 +19,7 @@ struct SessionOptions {
   uint32_t n_seq_max = 1;
   bool unified = true;
   int n_threads = 2;
+  ggml_type cache_type = GGML_TYPE_F16;
   ggml_backend_sched_eval_callback eval = nullptr;
   void* eval_data = nullptr;
 };

@@ -5,7 +5,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from support import FULL, SPARSE, Document, Server, check_verified
+from support import FULL, ON_DEVICE, SPARSE, Document, Server, check_verified
 
 
 class Sessions:
@@ -138,6 +138,12 @@ class UnifiedCache(Sessions, unittest.TestCase):
 class CachePerSlot(Sessions, unittest.TestCase):
     cache = ("--no-kv-unified",)
     small_context = str(4 * 768)
+
+
+@unittest.skipUnless(ON_DEVICE, "there are no kernels for q8_0 on CPUs")
+class QuantisedCache(Sessions, unittest.TestCase):
+    cache = ("--kv-unified", "-ctk", "q8_0", "-ctv", "q8_0")
+    small_context = "768"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 // The split kernel for one type of cache; included by the files that instantiate it.
 #pragma once
 
+#include <type_traits>
+
 #include "../launch.h"
 #include "../split.cuh"
 
@@ -11,10 +13,12 @@ cudaError_t launch_split_of_dim(const StepParams& p, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(p.n_rows * p.n_kv_heads * p.splits + p.encoders));
   const LaunchOptions options{.cluster = 1, .early = p.early};
   const auto launch = [&](auto kernel) {
-    return launch_kernel(kernel, grid, kSplitThreads, kSplitBytes<kDim>, options, stream, p);
+    return launch_kernel(kernel, grid, kSplitThreads, kSplitBytes<T, kDim>, options, stream, p);
   };
   if (p.group > 8) return launch(split_kernel<T, kDim, 2, false>);
-  return launch(p.bulk ? split_kernel<T, kDim, 1, true> : split_kernel<T, kDim, 1, false>);
+  constexpr bool kMayBulk = !std::is_same_v<T, Q8>;  // its rows do not start on 16 bytes
+  return launch(p.bulk && kMayBulk ? split_kernel<T, kDim, 1, kMayBulk>
+                                   : split_kernel<T, kDim, 1, false>);
 }
 
 template <class T>
