@@ -143,14 +143,15 @@ __device__ __forceinline__ void begin_slab(const float* w, int head_dim, int rbi
 
 /// Encodes n vectors x[v][vector_stride] under the slab's columns. The bits go to all blocks of the
 /// cluster, as [v][kCodeParts] words from `codes` on; a part is 32 columns, or all of a block's
-/// where these are fewer. A thread takes a column of three vectors: an element of W is read once
-/// for them, and their chains of multiply-adds run side by side. (One vector a thread, two columns,
-/// or all unrolled took as long or longer.) kDim: head_dim, 0: any.
-template <int kDim>
+/// where these are fewer. A thread takes a column of kAtOnce vectors: an element of W is read once
+/// for them, and their chains of multiply-adds run side by side. What takes long is reading shared
+/// memory, 6 cycles a warp and instruction: 1760 cycles for 64 columns of 5 vectors, and 1430 for
+/// 16, or 1130 with one vector a thread (H200, 2026-11; two columns a thread, or a pipeline by
+/// hand, took longer; columns that lie in rows, 1550 and 900). kDim: head_dim, 0: any.
+template <int kDim, int kAtOnce>
 __device__ __forceinline__ void encode_slab(const float* slab, int head_dim, int first, int columns,
                                             const float* x, int n_vectors, uint32_t codes,
                                             uint32_t arrival, int n_blocks, int n_threads) {
-  constexpr int kAtOnce = 3;
   const int shift = log2_of(columns), stride = slab_stride<kDim>(columns);
   const int total = (n_vectors + kAtOnce - 1) / kAtOnce * columns;
   if (kDim > 0) head_dim = kDim;
@@ -193,7 +194,10 @@ __device__ __forceinline__ void encode_slab(const float* slab, int head_dim, int
     for (int i = threadIdx.x % kWarp; i < threes * kAtOnce * n_blocks; i += kWarp) {
       const int of_warp = i >> log2_of(n_blocks), three = of_warp / kAtOnce;
       const int j = of_warp - three * kAtOnce, to = base_vector + of_warp;
-      const unsigned word = (j == 0 ? bits[0] : j == 1 ? bits[1] : bits[2]) >> (three * width);
+      unsigned word = bits[0];
+#pragma unroll
+      for (int k = 1; k < kAtOnce; ++k) word = j == k ? bits[k] : word;
+      word >>= three * width;
       const int rank = i & (n_blocks - 1);
       send(to < n_vectors, peer_address(codes + (to * kCodeParts + part) * 4, rank),
            width == kWarp ? word : word & ((1u << width) - 1), peer_address(arrival, rank),

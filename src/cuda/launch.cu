@@ -40,7 +40,11 @@ cudaError_t launch_choose(const StepParams& p, int n_blocks, int bytes, cudaStre
   return launch(p, n_blocks, bytes, stream);
 }
 
-cudaError_t launch_split(const StepParams& p, cudaStream_t stream) {
+cudaError_t launch_split(const StepParams& given, cudaStream_t stream) {
+  StepParams p = given;
+  const auto inverse_of = [](int n) { return n > 1 ? 0xffffffffu / n + 1 : 0u; };
+  p.splits_inverse = inverse_of(p.splits);
+  p.heads_inverse = inverse_of(p.n_kv_heads);
   switch (p.cache.type) {
     case HATA_CUDA_BF16:
       return launch_split_bf16(p, stream);

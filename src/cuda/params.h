@@ -114,9 +114,10 @@ struct StepParams {
   const int32_t* list_counts;
   int64_t list_stride;
   int splits;
-  int encoders;        ///< split kernel: blocks that encode last keys
-  bool bulk;           ///< split kernel: rows by the copy engine
-  float* partial;      ///< [row][KV head][split][group][head_dim]
+  uint32_t splits_inverse, heads_inverse;  ///< of splits and n_kv_heads, in 2^-32, rounded up
+  int encoders;                            ///< split kernel: blocks that encode last keys
+  bool bulk;                               ///< split kernel: rows by the copy engine
+  float* partial;                          ///< [row][KV head][split][group][head_dim]
   float* partial_ml;   ///< [row][KV head][split][group][2] maximum (log2) and sum
   unsigned* arrivals;  ///< [row][KV head], zero between launches
   long long* clocks;   ///< [block][kParts], or nullptr

@@ -95,15 +95,19 @@ __global__ void __launch_bounds__(kSplitThreads)
   __shared__ Common common[8 * kHeadTiles];
   __shared__ float queries[8 * kHeadTiles * vector_stride(kDim)];
   __shared__ bool is_last;
-  const int pair_index = static_cast<int>(blockIdx.x) / p.splits;
-  const int own_part = static_cast<int>(blockIdx.x) - pair_index * p.splits;
-  const int row = pair_index / p.n_kv_heads, head = pair_index - row * p.n_kv_heads;
+  const auto divided = [](int n, int by, uint32_t inverse) {  // fewer blocks than 2^32 / by
+    return by > 1 ? static_cast<int>(__umulhi(n, inverse)) : n;
+  };
+  const int block = blockIdx.x, pair_index = divided(block, p.splits, p.splits_inverse);
+  const int own_part = block - pair_index * p.splits;
+  const int row = divided(pair_index, p.n_kv_heads, p.heads_inverse);
+  const int head = pair_index - row * p.n_kv_heads;
   const int64_t pair = pair_index;
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
   wait_for_previous();
   let_next_start();
   if (row >= p.n_rows) {
-    encode_last_keys(p, static_cast<int>(blockIdx.x) - p.n_rows * p.n_kv_heads * p.splits,
+    encode_last_keys(p, block - p.n_rows * p.n_kv_heads * p.splits,
                      reinterpret_cast<float*>(memory));
     return;
   }

@@ -241,8 +241,15 @@ struct Chooser {
           wait_copies<0>();
           __syncthreads();
         }
-        encode_slab<kDim>(slab, p.head_dim, rank * own + column, step, vector(first), count,
-                          shared_address(&codes.parts[first][0]), arrival, n_blocks, kThreads);
+        const auto encode = [&](auto encode_slab) {
+          encode_slab(slab, p.head_dim, rank * own + column, step, vector(first), count,
+                      shared_address(&codes.parts[first][0]), arrival, n_blocks, kThreads);
+        };
+        if (kWarps == kStepWarps && step <= kWarp / 2) {
+          encode(encode_slab<kDim, 1>);
+        } else {
+          encode(encode_slab<kDim, 3>);
+        }
       }
     }
   }
