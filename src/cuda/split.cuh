@@ -87,7 +87,7 @@ static __device__ __noinline__ void encode_last_keys(const StepParams& p, int at
 
 /// grid: n_rows * n_kv_heads * p.splits, and p.encoders.
 template <class T, int kDim, int kHeadTiles, bool kBulk>
-__global__ void __launch_bounds__(kSplitThreads)
+__global__ void __launch_bounds__(kSplitThreads, 1)
     split_kernel(const __grid_constant__ StepParams p) {
   extern __shared__ __align__(128) std::byte memory[];
   __shared__ float2 ml[kSplitWarps][8 * kHeadTiles];
@@ -123,9 +123,9 @@ __global__ void __launch_bounds__(kSplitThreads)
 
   // Whole tiles for all warps, so that parts differ by as little as can be.
   const int tiles = (n_keys + kTileKeys - 1) / kTileKeys;
-  const int first = static_cast<int>(static_cast<int64_t>(tiles) * own_part / p.splits);
-  const int n_tiles =
-      static_cast<int>(static_cast<int64_t>(tiles) * (own_part + 1) / p.splits) - first;
+  const int each = tiles / p.splits, rest = tiles - each * p.splits;
+  const int first = own_part * each + min(own_part, rest);
+  const int n_tiles = each + (own_part < rest ? 1 : 0);
   const int first_key = first * kTileKeys, end_key = min(n_keys, (first + n_tiles) * kTileKeys);
   const auto cell_at = [&](int i) {
     const int at = first_key + i;
