@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <deque>
 #include <random>
 #include <string>
 #include <vector>
@@ -117,19 +118,24 @@ class Graph {
   ggml_tensor *keys, *values, *query, *mask, *new_keys, *rows, *sinks, *attention, *result;
 };
 
-ggml_backend_t backend_of(enum ggml_backend_dev_type type) {
-  ggml_backend_dev_t device = ggml_backend_dev_by_type(type);
-  return device != nullptr ? ggml_backend_dev_init(device, nullptr) : nullptr;
+std::vector<ggml_backend_t> backends_of(enum ggml_backend_dev_type type) {
+  std::vector<ggml_backend_t> found;
+  for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+    ggml_backend_dev_t device = ggml_backend_dev_get(i);
+    if (ggml_backend_dev_type(device) != type) continue;
+    found.push_back(ggml_backend_dev_init(device, nullptr));
+  }
+  return found;
 }
 
 class Cuda : public testing::Test {
  protected:
   void SetUp() override {
-    static ggml_backend_t on_device = backend_of(GGML_BACKEND_DEVICE_TYPE_GPU);
-    static ggml_backend_t on_cpu = backend_of(GGML_BACKEND_DEVICE_TYPE_CPU);
-    if (on_device == nullptr) GTEST_SKIP() << "no device";
-    device_ = on_device;
-    cpu_ = on_cpu;
+    static const auto devices = backends_of(GGML_BACKEND_DEVICE_TYPE_GPU);
+    static const auto cpus = backends_of(GGML_BACKEND_DEVICE_TYPE_CPU);
+    if (devices.empty()) GTEST_SKIP() << "no device";
+    devices_ = devices;
+    cpu_ = cpus.at(0);
   }
 
   std::vector<float> floats(int64_t n) {
@@ -152,36 +158,40 @@ class Cuda : public testing::Test {
     return s.n_kv * 3 / 4 + step * s.n_rows + row % s.n_rows + row / s.n_rows * 10;
   }
 
-  // Several steps; each graph sees the same writes.
-  void compare(const Shape& s, const std::string& options) {
+  // Several steps; each graph sees the same writes. Devices take turns at a step.
+  void compare(const Shape& s, const std::string& options, size_t n_devices = 1) {
     const std::string all = "min-ctx=0 dense-layers=0 verify=1 " + options;
     const char* error = hata_ggml_configure(all.c_str());
     ASSERT_EQ(error, nullptr) << error;
     hata_ggml_reset_stats();
-    Graph there(s, device_, s.q8_0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16), here(s, cpu_, GGML_TYPE_F16);
-    const auto both = [&](auto member, const auto& data) {
-      there.set(there.*member, data);
+    Graph here(s, cpu_, GGML_TYPE_F16);
+    std::deque<Graph> there;
+    for (size_t d = 0; d < n_devices; ++d) {
+      there.emplace_back(s, devices_.at(d), s.q8_0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16);
+    }
+    const auto all_get = [&](auto member, const auto& data) {
+      for (Graph& graph : there) graph.set(graph.*member, data);
       here.set(here.*member, data);
     };
     const auto new_rows = [&](auto member) {
       const auto data = numbers(ggml_nelements(here.*member), s.q8_0);
-      there.set_rows_of(there.*member, data);
+      for (Graph& graph : there) graph.set_rows_of(graph.*member, data);
       here.set_rows_of(here.*member, data);
     };
     new_rows(&Graph::keys);
     new_rows(&Graph::values);
-    both(&Graph::sinks, floats(s.n_q_heads));
+    all_get(&Graph::sinks, floats(s.n_q_heads));
     constexpr int kSteps = 4;
     for (int step = 0; step < kSteps; ++step) {
-      both(&Graph::query, floats(ggml_nelements(here.query)));
-      both(&Graph::new_keys, numbers(ggml_nelements(here.new_keys), s.q8_0));
+      all_get(&Graph::query, floats(ggml_nelements(here.query)));
+      all_get(&Graph::new_keys, numbers(ggml_nelements(here.new_keys), s.q8_0));
       std::vector<int64_t> rows;
       for (int64_t r = 0; r < s.n_rows * s.n_streams; ++r) {
         const int64_t stream = r / s.n_rows;
         const int64_t cell = s.plain ? last_cell(s, r, step) : (step * 37 + r * 101) % s.n_kv;
         rows.push_back(stream * s.n_cells + cell);
       }
-      both(&Graph::rows, rows);
+      all_get(&Graph::rows, rows);
       std::vector<uint16_t> mask(static_cast<size_t>(ggml_nelements(here.mask)), 0);
       for (size_t i = 0; i < mask.size(); ++i) {
         if (s.max_bias > 0.0f) mask[i] = ggml_fp32_to_fp16(-0.01f * static_cast<float>(i % 50));
@@ -189,25 +199,29 @@ class Cuda : public testing::Test {
         const bool hidden = s.plain ? cell > last_cell(s, row, step) : random_() % 5 == 0;
         if (hidden) mask[i] = 0xFC00;  // -inf
       }
-      both(&Graph::mask, mask);
+      all_get(&Graph::mask, mask);
       if (step == 2) new_rows(&Graph::keys);
-      const auto ours = there.compute(), theirs = here.compute();
-      float largest = 0.0f;
-      for (size_t i = 0; i < ours.size(); ++i) {
-        largest = std::max(largest, std::abs(ours[i] - theirs[i]));
+      const auto theirs = here.compute();
+      for (Graph& graph : there) {
+        const auto ours = graph.compute();
+        float largest = 0.0f;
+        for (size_t i = 0; i < ours.size(); ++i) {
+          largest = std::max(largest, std::abs(ours[i] - theirs[i]));
+        }
+        EXPECT_LT(largest, 1e-2f) << name_of(s) << ", " << options << ", step " << step;
       }
-      EXPECT_LT(largest, 1e-2f) << name_of(s) << ", " << options << ", step " << step;
     }
     const auto stats = host_stats();
-    EXPECT_EQ(stats["device_steps"], kSteps * s.n_streams)
-        << name_of(s) << ", " << options << stats;
-    EXPECT_EQ(stats["sparse_steps"], 2 * kSteps * s.n_streams) << stats;
+    const int64_t steps = kSteps * s.n_streams, on_device = steps * std::ssize(there);
+    EXPECT_EQ(stats["device_steps"], on_device) << name_of(s) << ", " << options << stats;
+    EXPECT_EQ(stats["sparse_steps"], steps + on_device) << stats;
     EXPECT_EQ(stats["verify"]["stale"], 0) << name_of(s) << ", " << options;
     EXPECT_EQ(stats["verify"]["unseen_changes"], 0) << name_of(s) << ", " << options;
     EXPECT_TRUE(stats["left_to_ggml"].empty()) << stats;
   }
 
-  ggml_backend_t device_ = nullptr, cpu_ = nullptr;
+  std::vector<ggml_backend_t> devices_;
+  ggml_backend_t cpu_ = nullptr;
   std::mt19937 random_{11};
 };
 
@@ -255,6 +269,16 @@ TEST_F(Cuda, Q8CachesChooseAndAttendAsF16OnTheCpu) {
     q8_0.q8_0 = true;
     compare(q8_0, "budget=64");
     compare(q8_0, "budget=64 lengths=off rbit=64");
+  }
+}
+
+// GGML_CUDA_DEVICES=2 makes two of one.
+TEST_F(Cuda, TwoDevicesTakeTurns) {
+  if (devices_.size() < 2) GTEST_SKIP() << "one device";
+  for (const bool q8_0 : {false, true}) {
+    compare({.q8_0 = q8_0}, "budget=64", 2);
+    compare({.n_rows = 3, .n_streams = 3, .q8_0 = q8_0}, "budget=64", 2);
+    compare({.n_cells = 16384, .n_kv = 16384, .plain = true, .q8_0 = q8_0}, "budget=1.56%", 2);
   }
 }
 

@@ -465,6 +465,127 @@ TEST(Device, AFreedBufferIsForgotten) {
   EXPECT_EQ(host_stats()["caches"], 0);
 }
 
+// --- several devices -----------------------------------------------------------------------------
+
+constexpr int kDevices = 2;
+
+/// A ggml with two devices of the stand-in, which leaves the wrong one current. Only one at a time.
+class TwoDevices {
+ public:
+  explicit TwoDevices(const std::vector<AttentionGraph*>& graphs) : real(*first_real()) {
+    void* fake = dlopen(HATA_FAKE_CUDA, RTLD_NOW);
+    place_ = reinterpret_cast<decltype(place_)>(dlsym(fake, "hata_cuda_fake_place"));
+    current_ = reinterpret_cast<int* (*)()>(dlsym(fake, "hata_cuda_fake_current"))();
+    for (int d = 0; d < kDevices; ++d) backends_[d] = graphs[static_cast<size_t>(d)]->backend;
+    real.ggml_backend_get_device = [](ggml_backend_t backend) {
+      return reinterpret_cast<ggml_backend_dev_t>(&backends_[device_of(backend)]);
+    };
+    real.ggml_backend_graph_compute_async = [](ggml_backend_t backend, ggml_cgraph* graph) {
+      EXPECT_EQ(*current_, ggmls_) << "ggml must find the device current that it left so";
+      leave(1 - device_of(backend));
+      return first_real()->ggml_backend_graph_compute_async(backend, graph);
+    };
+    real.ggml_backend_event_new = [](ggml_backend_dev_t) { return ggml_backend_event_t{}; };
+  }
+  ~TwoDevices() {
+    for (const Range& range : placed_) place(range, 0);
+    leave(0);
+  }
+  TwoDevices(const TwoDevices&) = delete;
+  TwoDevices& operator=(const TwoDevices&) = delete;
+
+  /// All that the graph reads and writes is in this device's memory.
+  void put(const AttentionGraph& g, int device) {
+    placed_.push_back(
+        Range::of(ggml_backend_buffer_get_base(g.buffer), ggml_backend_buffer_get_size(g.buffer)));
+    place(placed_.back(), device);
+    placed_.push_back(Range::of(g.attention->data, ggml_nbytes(g.attention)));
+    place(placed_.back(), device);
+  }
+  static void leave(int device) { *current_ = ggmls_ = device; }
+  static int current() { return *current_; }
+
+  Real real;
+
+ private:
+  static int device_of(ggml_backend_t backend) { return backend == backends_[0] ? 0 : 1; }
+  void place(const Range& range, int device) {
+    place_(range.begin, static_cast<size_t>(range.end - range.begin), device);
+  }
+
+  void (*place_)(const void*, size_t, int);
+  std::vector<Range> placed_;
+  static inline ggml_backend_t backends_[kDevices];
+  static inline int* current_;
+  static inline int ggmls_;
+};
+
+// The stand-in ends the program where a call meets another device's memory or stream.
+TEST(Device, LayersOnTwoDevicesTakeTurns) {
+  for (const char* more : {"", " recent=5 sink=3"}) {
+    const std::string options = std::string(kSparse) + more;
+    const GraphShape shapes[] = {{.n_rows = 2, .layer = 3}, {.n_rows = 2, .layer = 4}};
+    constexpr int kSteps = 3;
+    const auto set = [&](AttentionGraph& g, int step) {
+      if (step == 0) hide_cells(g, g.s.layer);
+      auto* new_keys = static_cast<float*>(g.new_keys->data);
+      for (int64_t i = 0; i < ggml_nelements(g.new_keys); ++i) new_keys[i] = -1.25f * new_keys[i];
+      for (int64_t r = 0; r < 2; ++r) static_cast<int64_t*>(g.rows->data)[r] = 7 + step + 40 * r;
+    };
+    AttentionGraph first(shapes[0]), second(shapes[1]);
+    const std::vector<AttentionGraph*> graphs{&first, &second};
+    std::vector<ggml_cgraph*> whole;
+    for (AttentionGraph* g : graphs) whole.push_back(g->graph({g->write, g->attention}));
+    configure("method=ggml");
+    SelfTest test(*first_real(), ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
+    ASSERT_TRUE(test.run()) << test.failure();
+    TwoDevices two(graphs);
+    for (int d = 0; d < kDevices; ++d) two.put(*graphs[static_cast<size_t>(d)], d);
+    {
+      auto config = std::make_shared<Config>();
+      config->options = parse_options(options);
+      config->hata = config->options.hata;
+      config->selector = make_selector(config->options.method, config->hata);
+      const DeviceInputs inputs;
+      Caches caches(&inputs);
+      Models models;
+      Reasons reasons;
+      const InspectorCall nobody;
+      const Shared shared{.real = two.real,
+                          .ops = test.ops(),
+                          .caches = caches,
+                          .models = models,
+                          .reasons = reasons,
+                          .inspector = nobody,
+                          .prefill_inspector = nobody};
+      DeviceRun run(config, shared, test.layout(), inputs);
+      uint64_t number = 0;
+      for (int step = 0; step < kSteps; ++step) {
+        for (int d = 0; d < kDevices; ++d) {
+          AttentionGraph& g = *graphs[static_cast<size_t>(d)];
+          set(g, step);
+          TwoDevices::leave(step % 2);
+          EXPECT_EQ(run.compute(g.backend, whole[static_cast<size_t>(d)], ++number),
+                    GGML_STATUS_SUCCESS);
+          EXPECT_EQ(TwoDevices::current(), 1 - d) << "where ggml's last part has left it";
+        }
+      }
+      EXPECT_EQ(run.sparse_steps(), kDevices * kSteps);
+      const VerifyCounts verified = run.take_verify_counts();
+      EXPECT_EQ(verified.stale, 0);
+      EXPECT_GT(verified.cells, 0);
+    }
+    for (AttentionGraph* g : graphs) {
+      const auto* out = static_cast<const float*>(g->attention->data);
+      const std::vector<float> ours(out, out + ggml_nelements(g->attention));
+      AttentionGraph there(g->s);
+      const auto theirs = on_cpu(there, there.graph({there.write, there.attention}), options,
+                                 kSteps, [&](int step) { set(there, step); });
+      EXPECT_LT(largest_difference(ours, theirs), 1e-5f) << "layer " << g->s.layer;
+    }
+  }
+}
+
 // --- the parts ---------------------------------------------------------------------------------
 
 TEST(GraphCut, PartsComputeWhatTheWholeDoes) {
@@ -606,6 +727,24 @@ TEST(DeviceInputs, RemembersMasksAndNumbers) {
   inputs.written(real, g.mask, mask.data(), 0, mask.size() * 2);
   EXPECT_TRUE(inputs.mask(real, g.mask)->has_values);
   EXPECT_EQ(bits->n_valid[0], 254) << "who holds the old one keeps it";
+}
+
+// The scheduler copies an input to every device that reads it.
+TEST(DeviceInputs, EachDevicesCopyIsItsOwn) {
+  AttentionGraph first({}), second({});
+  const Real real = device_real();
+  DeviceInputs inputs;
+  std::vector<uint16_t> mask(256, 0);
+  for (AttentionGraph* g : {&first, &second}) {
+    inputs.written(real, g->mask, mask.data(), 0, mask.size() * 2);
+  }
+  mask[3] = 0xFC00;
+  inputs.written(real, second.mask, mask.data(), 0, mask.size() * 2);
+  EXPECT_EQ(inputs.mask(real, first.mask)->n_valid[0], 256);
+  EXPECT_EQ(inputs.mask(real, second.mask)->n_valid[0], 255);
+  inputs.forget(Range::of(first.mask->data, 2));
+  EXPECT_EQ(inputs.mask(real, first.mask), nullptr);
+  EXPECT_NE(inputs.mask(real, second.mask), nullptr);
 }
 
 TEST(DeviceInputs, ForgetsWhatIsOverwritten) {

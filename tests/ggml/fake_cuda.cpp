@@ -1,12 +1,16 @@
 // A stand-in for libhata-cuda, for tests without a device: the same C interface, the host's memory,
 // the CPU's stages. Every call is done when it returns. It is strict where a device would only
-// compute nonsense: it ends the program.
+// compute nonsense or a call would fail: it ends the program. All memory is device 0's but what was
+// allocated on another one, or what a test gives to it.
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <mutex>
+#include <utility>
 #include <vector>
 
 #include "core/q8.h"
@@ -33,6 +37,53 @@ void require(bool holds, const char* what) {
   std::abort();
 }
 #define REQUIRE(what) require(what, #what)
+
+thread_local int current_device = 0;
+
+/// Which device's memory is where.
+class Places {
+ public:
+  void put(const void* begin, size_t bytes, int device) {
+    const std::lock_guard lock(mutex_);
+    ranges_[static_cast<const std::byte*>(begin)] = {bytes, device};
+  }
+  void remove(const void* begin) {
+    const std::lock_guard lock(mutex_);
+    ranges_.erase(static_cast<const std::byte*>(begin));
+  }
+  int device_of(const void* address) {
+    const auto* at = static_cast<const std::byte*>(address);
+    const std::lock_guard lock(mutex_);
+    const auto next = ranges_.upper_bound(at);
+    if (next == ranges_.begin()) return 0;
+    const auto& [begin, range] = *std::prev(next);
+    return at < begin + range.first ? range.second : 0;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<const std::byte*, std::pair<size_t, int>> ranges_;
+};
+
+// Never destroyed: memory is freed during exit.
+Places& places() {
+  static auto* all = new Places;
+  return *all;
+}
+
+bool here(const void* address) {
+  return address == nullptr || places().device_of(address) == current_device;
+}
+
+// A stream or an event is the number of its device + 1; a null pointer is any device's.
+template <class Handle>
+Handle handle_here() {
+  return reinterpret_cast<Handle>(static_cast<std::intptr_t>(current_device) + 1);
+}
+template <class Handle>
+bool is_here(Handle handle) {
+  return handle == nullptr || handle == handle_here<Handle>();
+}
 
 bool aligned(const void* address) { return reinterpret_cast<uintptr_t>(address) % 16 == 0; }
 
@@ -67,6 +118,7 @@ void check(const hata_cuda_shape& s, const hata_cuda_cache& cache, const hata_cu
   REQUIRE(cache.seq_stride % unit == 0 && cache.cell_stride % unit == 0 &&
           cache.head_stride % unit == 0);
   REQUIRE(codes.capacity % 128 == 0 && aligned(codes.codes) && aligned(codes.lengths));
+  REQUIRE(here(cache.keys) && here(cache.values) && here(codes.codes) && here(codes.lengths));
 }
 
 void widen(const std::byte* row, hata_cuda_type type, int d, float* out) {
@@ -199,6 +251,10 @@ void attend_row(const hata_cuda_step& s, int row, int head) {
                 static_cast<size_t>(s.out_head_stride));
 }
 
+bool here(const hata_cuda_projection& p) {
+  return here(p.keys) && here(p.queries) && here(p.inv_units) && here(p.key_means);
+}
+
 bool fails(std::atomic<int>& left) {
   int n = left.load();
   while (n > 0 && !left.compare_exchange_weak(n, n - 1)) {
@@ -219,13 +275,23 @@ FAKE_EXPORT void hata_cuda_fake_fail(int steps, int allocations) {
 /// How many keys steps have encoded themselves, since the last call.
 FAKE_EXPORT int hata_cuda_fake_keys_in_passing() { return keys_in_passing.exchange(0); }
 
+/// From now on this memory is the device's.
+FAKE_EXPORT void hata_cuda_fake_place(const void* begin, size_t bytes, int device) {
+  places().put(begin, bytes, device);
+}
+
+/// The device that is current on this thread, to be set as another user of CUDA would.
+FAKE_EXPORT int* hata_cuda_fake_current() { return &current_device; }
+
 // --- hata/cuda.h -----------------------------------------------------------------------------
 
 FAKE_EXPORT const char* hata_cuda_error() { return "the test wants it so"; }
 FAKE_EXPORT hata_cuda_status hata_cuda_available() { return HATA_CUDA_OK; }
 
-FAKE_EXPORT hata_cuda_status hata_cuda_encode_keys(const hata_cuda_encode* e, hata_cuda_stream) {
+FAKE_EXPORT hata_cuda_status hata_cuda_encode_keys(const hata_cuda_encode* e,
+                                                   hata_cuda_stream stream) {
   check(e->shape, e->cache, e->codes);
+  REQUIRE(is_here(stream) && here(e->cells) && here(e->projection));
   for (int64_t i = 0; i < e->count; ++i) {
     const int64_t cell = e->cells != nullptr ? e->cells[i] : e->first + i;
     REQUIRE(cell < e->codes.capacity);
@@ -239,9 +305,12 @@ FAKE_EXPORT size_t hata_cuda_workspace_size(const hata_cuda_step* step) {
 }
 
 FAKE_EXPORT hata_cuda_status hata_cuda_decode(const hata_cuda_step* step, void* workspace,
-                                              size_t bytes, hata_cuda_stream) {
+                                              size_t bytes, hata_cuda_stream stream) {
   const hata_cuda_step& s = *step;
   check(s.shape, s.cache, s.codes);
+  REQUIRE(is_here(stream) && here(workspace) && here(s.projection));
+  REQUIRE(here(s.q) && here(s.out) && here(s.budgets) && here(s.sequences) && here(s.n_kv));
+  REQUIRE(here(s.valid) && here(s.forced) && here(s.bias) && here(s.slopes) && here(s.sinks));
   REQUIRE(workspace != nullptr && bytes >= hata_cuda_workspace_size(step));
   REQUIRE(s.q_type == HATA_CUDA_F32 && s.out_type == HATA_CUDA_F32);
   REQUIRE((s.valid != nullptr) == (s.forced != nullptr) && s.sequences != nullptr);
@@ -262,54 +331,71 @@ FAKE_EXPORT hata_cuda_status hata_cuda_decode(const hata_cuda_step* step, void* 
 // --- hata/cuda_runtime.h ---------------------------------------------------------------------
 
 const char* hata_cuda_runtime_error() { return "out of memory, says the test"; }
-int hata_cuda_device_of(const void*) { return 0; }
-hata_cuda_status hata_cuda_enter_device(int, void** before) {
-  *before = nullptr;
+int hata_cuda_device_of(const void* address) { return places().device_of(address); }
+hata_cuda_status hata_cuda_enter_device(int device, void** before) {
+  *before = reinterpret_cast<void*>(static_cast<std::intptr_t>(current_device));
+  current_device = device;
   return HATA_CUDA_OK;
 }
-void hata_cuda_leave_device(void*) {}
+void hata_cuda_leave_device(void* before) {
+  current_device = static_cast<int>(reinterpret_cast<std::intptr_t>(before));
+}
 
-hata_cuda_status hata_cuda_malloc(void** memory, size_t bytes) {
+hata_cuda_status hata_cuda_malloc_host(void** memory, size_t bytes) {
   if (fails(allocations_that_fail)) return HATA_CUDA_FAILED;
   *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   std::memset(*memory, 0xa5, bytes);
   return HATA_CUDA_OK;
 }
-hata_cuda_status hata_cuda_free(void* memory) {
+hata_cuda_status hata_cuda_free_host(void* memory) {
   std::free(memory);
   return HATA_CUDA_OK;
 }
-hata_cuda_status hata_cuda_malloc_host(void** memory, size_t bytes) {
-  return hata_cuda_malloc(memory, bytes);
+hata_cuda_status hata_cuda_malloc(void** memory, size_t bytes) {
+  const hata_cuda_status status = hata_cuda_malloc_host(memory, bytes);
+  if (status == HATA_CUDA_OK) places().put(*memory, bytes, current_device);
+  return status;
 }
-hata_cuda_status hata_cuda_free_host(void* memory) { return hata_cuda_free(memory); }
+hata_cuda_status hata_cuda_free(void* memory) {
+  REQUIRE(here(memory));
+  places().remove(memory);
+  return hata_cuda_free_host(memory);
+}
 
 hata_cuda_status hata_cuda_stream_new(hata_cuda_stream* stream) {
-  *stream = nullptr;
+  *stream = handle_here<hata_cuda_stream>();
   return HATA_CUDA_OK;
 }
 hata_cuda_status hata_cuda_stream_free(hata_cuda_stream) { return HATA_CUDA_OK; }
 hata_cuda_status hata_cuda_stream_finish(hata_cuda_stream) { return HATA_CUDA_OK; }
 
-hata_cuda_status hata_cuda_to_device(void* to, const void* from, size_t bytes, hata_cuda_stream) {
+hata_cuda_status hata_cuda_to_device(void* to, const void* from, size_t bytes,
+                                     hata_cuda_stream stream) {
+  REQUIRE(is_here(stream) && here(to));
   std::memcpy(to, from, bytes);
   return HATA_CUDA_OK;
 }
-hata_cuda_status hata_cuda_to_host(void* to, const void* from, size_t bytes, hata_cuda_stream) {
+hata_cuda_status hata_cuda_to_host(void* to, const void* from, size_t bytes,
+                                   hata_cuda_stream stream) {
+  REQUIRE(is_here(stream) && here(from));
   std::memcpy(to, from, bytes);
   return HATA_CUDA_OK;
 }
-hata_cuda_status hata_cuda_zero(void* memory, size_t bytes, hata_cuda_stream) {
+hata_cuda_status hata_cuda_zero(void* memory, size_t bytes, hata_cuda_stream stream) {
+  REQUIRE(is_here(stream) && here(memory));
   std::memset(memory, 0, bytes);
   return HATA_CUDA_OK;
 }
 
 hata_cuda_status hata_cuda_event_new(hata_cuda_event* event) {
-  *event = nullptr;
+  *event = handle_here<hata_cuda_event>();
   return HATA_CUDA_OK;
 }
 hata_cuda_status hata_cuda_event_free(hata_cuda_event) { return HATA_CUDA_OK; }
-hata_cuda_status hata_cuda_event_record(hata_cuda_event, hata_cuda_stream) { return HATA_CUDA_OK; }
+hata_cuda_status hata_cuda_event_record(hata_cuda_event event, hata_cuda_stream stream) {
+  REQUIRE(is_here(event) && is_here(stream));
+  return HATA_CUDA_OK;
+}
 hata_cuda_status hata_cuda_event_wait(hata_cuda_event, hata_cuda_stream) { return HATA_CUDA_OK; }
 hata_cuda_status hata_cuda_event_finish(hata_cuda_event) { return HATA_CUDA_OK; }
 int hata_cuda_event_done(hata_cuda_event) { return 1; }
