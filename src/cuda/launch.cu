@@ -381,10 +381,12 @@ StepLayout layout_of(const StepParams& p, int n_blocks) {
   at.slab = is_half ? at.ring + kSoonStages * p.n_warps * piece_bytes(p.rbit) : at.shared;
   at.sample = take(bins);
   at.hist = take(bins);
-  at.totals = take(bins);
-  at.before = take(bins);
+  // A block alone has its list where the sums over blocks were; others may send theirs any time.
+  const int list = p.list_limit * 4;
+  at.totals = take(n_blocks == 1 ? std::max(2 * bins, list) : bins);
+  at.before = n_blocks == 1 ? at.totals + bins : take(bins);
+  at.list = n_blocks == 1 ? at.totals : take(list);
   at.vectors = take((p.group + 2) * vector_stride(p.head_dim) * 4);
-  at.list = take(p.list_limit * 4);
   at.results = take(p.attend ? p.group * (p.head_dim + 2 * n_blocks) * 4 : 0);
   return at;
 }
