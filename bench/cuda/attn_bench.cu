@@ -93,8 +93,10 @@ void Bench::fill() {
     const auto seed = static_cast<uint64_t>(3 * s);
     fill_normal(set.keys.get(), c.type, elements, seed + 11, 1.0f, stream_,
                 options_.alike ? c.head_dim * c.n_kv_heads : 0);
-    if (options_.late) {
-      const size_t of_sequence = elements / static_cast<size_t>(c.batch), last = of_sequence / 16;
+    if (options_.late > 0) {
+      const size_t of_sequence = elements / static_cast<size_t>(c.batch);
+      const size_t of_cell = static_cast<size_t>(c.n_kv_heads) * c.head_dim;
+      const size_t last = static_cast<size_t>(std::min(options_.late, c.n_kv)) * of_cell;
       for (size_t b = 1; b <= static_cast<size_t>(c.batch); ++b) {
         fill_normal(set.keys.get() + (b * of_sequence - last) * 2, c.type, last, seed + 14 + b,
                     1.7f, stream_);

@@ -33,7 +33,7 @@ struct Options {
   int rbit = 128;
   bool lengths = true;
   bool alike = false;   ///< keys about a common mean
-  bool late = false;    ///< the last sixteenth of the keys are long, so that most are chosen there
+  int late = 0;         ///< so many of the last keys are long, so that most are chosen there
   bool clocks = false;  ///< also: the parts of HATA's kernel
   double memory_gb = 70.0;
   double seconds = 1e9;  ///< no new cell is begun after this time

@@ -23,7 +23,7 @@ constexpr const char* kUsage =
     "  --rbit N         64, 128 or 256 (default 128)\n"
     "  --no-lengths     the paper's order\n"
     "  --alike          keys about a common mean, as those of real models\n"
-    "  --late           most of the chosen keys lie in the last sixteenth (contiguous caches)\n"
+    "  --late N         most of the chosen keys lie in the last N cells (contiguous caches)\n"
     "  --clocks         also the parts of HATA's kernel (if built with HATA_CUDA_CLOCKS)\n"
     "  --memory GB      of keys and values (default 70)\n"
     "  --seconds S      no new cell is begun after that\n"
@@ -80,7 +80,7 @@ int run(int argc, char** argv) {
     } else if (arg == "--alike") {
       options.alike = true;
     } else if (arg == "--late") {
-      options.late = true;
+      options.late = std::atoi(value().c_str());
     } else if (arg == "--clocks") {
       options.clocks = true;
     } else if (arg == "--memory") {

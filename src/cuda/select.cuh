@@ -161,9 +161,10 @@ __device__ __forceinline__ Threshold find_threshold(const int* hist, int* totals
   return s.threshold;
 }
 
-/// What a block scores: its range of pieces of 128 cells, shared among its warps so that
-/// neighbouring pieces go to different warps, and the first round of all warps is a sample of the
-/// whole range.
+/// What a block scores: its range of cells, in pieces of 128 that are shared among its warps. A
+/// piece has a row of 32 cells out of each quarter of the range, neighbouring pieces go to
+/// different warps, and the first round of all warps is a sample of the whole range: chosen keys
+/// lie together, and a sample of longer rows would have many of them or none.
 template <int kWarps>
 struct Pieces {
   int first, count, rounds;
@@ -174,6 +175,13 @@ struct Pieces {
     first = static_cast<int>(all * rank >> shift);
     count = static_cast<int>(all * (rank + 1) >> shift) - first;
     rounds = (count + kWarps - 1) / kWarps;
+  }
+  __device__ __forceinline__ int first_cell() const { return first * kPiece; }
+  /// Cells between the rows of a piece.
+  __device__ __forceinline__ int quarter() const { return count * kWarp; }
+  /// The first of a row, counted from the block's first cell.
+  __device__ __forceinline__ int cell(int piece, int row) const {
+    return row * quarter() + piece * kWarp;
   }
   /// Pieces in the first round.
   __device__ __forceinline__ int sampled() const {

@@ -111,12 +111,12 @@ struct Chooser {
     // The 16 words of lengths lie so that a lane finds its four side by side.
     ring_lengths = ring + kPiece * kCodeBytes + (lane % 4 * 4 + lane / 4) * 4;
     ring += lane * kCodeBytes;
-    const int64_t first = cells.first_slot + static_cast<int64_t>(pieces.first) * kPiece;
+    const int64_t first = cells.first_slot + pieces.first_cell();
     lane_codes = reinterpret_cast<const std::byte*>(p.codes.codes) + (first + lane) * kCodeBytes;
     const bool has_length = p.codes.lengths != nullptr && lane < kPiece / 8;
-    lane_lengths = has_length
-                       ? reinterpret_cast<const std::byte*>(p.codes.lengths) + first / 2 + lane * 4
-                       : nullptr;
+    lane_lengths = has_length ? reinterpret_cast<const std::byte*>(p.codes.lengths) +
+                                    (first + pieces.cell(0, lane / 4)) / 2 + lane % 4 * 4
+                              : nullptr;
     const bool bits = p.valid != nullptr || p.forced != nullptr;
     plain_begin = p.sink;
     plain_end = bits ? 0 : n_kv - max(p.recent, p.encode_last ? 1 : 0);
@@ -145,23 +145,24 @@ struct Chooser {
       if (cells.table == nullptr) {
         // A sequence's capacity is whole pieces, so nothing is read that is not there.
         const std::byte* from =
-            lane_codes + static_cast<int64_t>(coming.piece) * kPiece * kCodeBytes;
+            lane_codes + static_cast<int64_t>(coming.piece) * kWarp * kCodeBytes;
+        const int quarter = pieces.quarter() * kCodeBytes;
 #pragma unroll
-        for (int i = 0; i < kRows; ++i) {
-          copy_code(to + i * kWarp * kCodeBytes, from + i * kWarp * kCodeBytes, true);
+        for (int i = 0; i < kRows; ++i, from += quarter) {
+          copy_code(to + i * kWarp * kCodeBytes, from, true);
         }
         if (lane_lengths != nullptr)
-          copy_async<4>(to_length, lane_lengths + coming.piece * (kPiece / 2), true);
+          copy_async<4>(to_length, lane_lengths + coming.piece * (kWarp / 2), true);
       } else {
-        const int first = (pieces.first + coming.piece) * kPiece;
+        const int first = pieces.first_cell();
 #pragma unroll 1
         for (int i = 0; i < kRows; ++i) {
-          const int cell = first + i * kWarp + lane;
+          const int cell = first + pieces.cell(coming.piece, i) + lane;
           const bool ok = cell < n_kv;
           copy_code(to + i * kWarp * kCodeBytes, p.codes.codes + cells.slot(ok ? cell : 0) * kWords,
                     ok);
         }
-        const int cell = first + lane * 8;
+        const int cell = first + pieces.cell(coming.piece, lane / 4) + lane % 4 * 8;
         if (lane_lengths != nullptr && cell < n_kv) {
           copy_async<4>(to_length, p.codes.lengths + cells.slot(cell) / 2, true);
         }
@@ -276,11 +277,12 @@ struct Chooser {
   }
 
   /// Whether all cells of a piece may be chosen and none must be, by their bits. Whole warps.
-  __device__ __forceinline__ bool is_plain_by_bits(int first) const {
-    const int64_t word = row * p.bit_stride + first / 32 + lane % (kPiece / 32);
-    const bool free = p.forced != nullptr ? first + kPiece <= n_kv && p.forced[word] == 0u
-                                          : first >= p.sink && first + kPiece <= n_kv - p.recent;
-    const bool known = last_code < first || last_code >= first + kPiece;
+  __device__ __forceinline__ bool is_plain_by_bits(int piece) const {
+    const int first = pieces.first_cell() + pieces.cell(piece, lane % kRows);
+    const int64_t word = row * p.bit_stride + first / 32;
+    const bool free = p.forced != nullptr ? first + kWarp <= n_kv && p.forced[word] == 0u
+                                          : first >= p.sink && first + kWarp <= n_kv - p.recent;
+    const bool known = last_code < first || last_code >= first + kWarp;
     return __all_sync(kAll, free && known && p.valid[word] == 0xffffffffu);
   }
   /// The code that this step makes, as a bin.
@@ -321,13 +323,15 @@ struct Chooser {
   __device__ __forceinline__ void finish_bins(const Query<kWords, kPlanes>& query, const Cursor& at,
                                               int (&bins)[kRows]) const {
     const bool has = at.has(pieces);
-    const int first = (pieces.first + at.piece) * kPiece;
-    if (has && first >= plain_begin && first + kPiece <= plain_end) return;
-    if (has && p.valid != nullptr && is_plain_by_bits(first)) return;
+    const int first = pieces.first_cell() + pieces.cell(at.piece, 0);
+    const int end = first + (kRows - 1) * pieces.quarter() + kWarp;
+    if (has && first >= plain_begin && end <= plain_end) return;
+    if (has && p.valid != nullptr && is_plain_by_bits(at.piece)) return;
     const int last = last_bin(query);
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const int bin = has ? final_bin(bins[i] >> kScoreShift, first + i * kWarp + lane, last) : -1;
+      const int cell = first + i * pieces.quarter() + lane;
+      const int bin = has ? final_bin(bins[i] >> kScoreShift, cell, last) : -1;
       bins[i] = bin * (1 << kScoreShift);
     }
   }
@@ -346,14 +350,14 @@ struct Chooser {
     const bool room = count + kPiece <= p.candidate_limit;
     if (!room) s.overflowed = 1;
     const int least = cut << kScoreShift, least_stored = room ? least : INT_MAX;
-    const uint32_t cell = at.piece * kPiece + lane, below = (1u << lane) - 1;
+    const uint32_t cell = pieces.cell(at.piece, 0) + lane, below = (1u << lane) - 1;
     const uint32_t to = shared_address(candidates()), bin_at = shared_address(hist());
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const unsigned hits = __ballot_sync(kAll, bins[i] >= least);
       const int bin = bins[i] >> kScoreShift;
       store_at_least(bins[i], least_stored, to + 4 * (count + __popc(hits & below)),
-                     static_cast<uint32_t>(bin) << kIndexBits | (cell + i * kWarp));
+                     static_cast<uint32_t>(bin) << kIndexBits | (cell + i * pieces.quarter()));
       count_at_least(bins[i], least, bin_at + 4 * bin);
       count += __popc(hits);
     }
@@ -521,7 +525,7 @@ struct Chooser {
     if (lane == 0) s.warp_above[warp] = above;
     __syncthreads();
     above = t.before_above + sum_warp(lane < warp ? s.warp_above[lane] : 0);
-    const int first_cell = pieces.first * kPiece;
+    const int first_cell = pieces.first_cell();
 #pragma unroll 2
     for (int first = 0; first < count; first += kWarp) {
       const uint32_t entry = first + lane < count ? mine[first + lane] : 0;
@@ -567,7 +571,7 @@ __device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, C
   for (int i = threadIdx.x; i < n_bins(p.group, p.rbit); i += kThreads) c.sample()[i] = 0;
   __syncthreads();
   for (int i = threadIdx.x; i < c.pieces.count * kPiece; i += kThreads) {
-    const int bin = c.bin_in_memory(query, last, c.pieces.first * kPiece + i);
+    const int bin = c.bin_in_memory(query, last, c.pieces.first_cell() + i);
     if (bin >= 0) atomicAdd(c.sample() + bin, 1);
   }
   cluster_barrier(n_blocks);
@@ -587,7 +591,7 @@ __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memo
   int above = t.before_above, ties = 0;
   for (int first = 0; first < c.pieces.count * kPiece; first += kThreads) {
     const int i = first + threadIdx.x;
-    const int cell = c.pieces.first * kPiece + i;
+    const int cell = c.pieces.first_cell() + i;
     const int found = c.bin_in_memory(query, last, cell);
     const int bin = i < c.pieces.count * kPiece ? found : -1;
     const unsigned is_above = __ballot_sync(kAll, bin > t.bin);
