@@ -404,26 +404,27 @@ Plan plan_step(const StepParams& given, const Device& device, bool fused) {
     Plan plan{.n_blocks = n, .params = p};
     StepParams& q = plan.params;
     const int own_pieces = (pieces + n - 1) / n;
+    if (own_pieces > kMostPieces) return Plan{};
     q.n_warps = n_warps;
     q.list_limit = fused ? round_up((p.budget + n - 1) / n, kTileKeys) : 0;
     q.slab_columns = p.rbit / n;
     while (q.slab_columns > 8 && p.head_dim * q.slab_columns * 4 > kSlabBytes) q.slab_columns /= 2;
-    // All that are chosen may lie in one block. At least as many candidates as there is room for
-    // once W's slab is no longer needed.
-    const int per_warp = (std::min(p.budget, own_pieces * kPiece) + n_warps - 1) / n_warps;
-    const int room = n_warps == kHalfWarps ? 0 : p.head_dim * q.slab_columns / n_warps;
-    q.candidate_limit = std::max({round_up(3 * per_warp + 256, 32), 384, room});
     const int tiles =
         fused ? std::max(2 * tile_bytes(p.head_dim), p.group * (p.head_dim + 4) * 4) : 0;
     const int ties = own_pieces * kPiece / 8 / n_warps + 1;  // bits in the ring's memory
     q.gather_bytes =
         round_up(std::max({n_stages(fused, p.rbit) * piece_bytes(p.rbit), tiles, ties}), 16);
-    // Fewer candidates than are to be expected: the step is slower, not wrong.
-    while ((q.layout = layout_of(q, n)).bytes > most_bytes && q.candidate_limit > 32) {
-      q.candidate_limit -= 32;
-    }
+    // As many candidates as there is room for, in W's place too, since all that are chosen may lie
+    // in one block, and a bin may hold many keys. With few a step is slower, not wrong.
+    q.candidate_limit = 0;
+    q.layout = layout_of(q, n);
+    const int room = most_bytes - q.layout.bytes + (q.layout.sample - q.layout.shared);
+    const int of_a_warp = (own_pieces + n_warps - 1) / n_warps * kPiece;
+    q.candidate_limit = std::min(room / (4 * n_warps) / 32 * 32, of_a_warp);
+    const int least = n_warps == kHalfWarps ? 2 * p.budget / n_warps + kPiece : 32;
+    if (q.candidate_limit < std::min(least, of_a_warp)) return Plan{};
+    q.layout = layout_of(q, n);
     plan.shared_bytes = q.layout.bytes;
-    if (plan.shared_bytes > most_bytes || own_pieces > kMostPieces) plan.n_blocks = 0;
     return plan;
   };
   const double bytes =

@@ -145,14 +145,14 @@ struct Chooser {
       if (cells.table == nullptr) {
         // A sequence's capacity is whole pieces, so nothing is read that is not there.
         const std::byte* from =
-            lane_codes + static_cast<int64_t>(coming.piece) * kWarp * kCodeBytes;
-        const int quarter = pieces.quarter() * kCodeBytes;
+            lane_codes + static_cast<int64_t>(coming.piece) * Pieces::kPieceStep * kCodeBytes;
+        const int row_bytes = pieces.row_step() * kCodeBytes;
 #pragma unroll
-        for (int i = 0; i < kRows; ++i, from += quarter) {
-          copy_code(to + i * kWarp * kCodeBytes, from, true);
+        for (int i = 0; i < kRows; ++i) {
+          copy_code(to + i * kWarp * kCodeBytes, from + i * row_bytes, true);
         }
         if (lane_lengths != nullptr)
-          copy_async<4>(to_length, lane_lengths + coming.piece * (kWarp / 2), true);
+          copy_async<4>(to_length, lane_lengths + coming.piece * (Pieces::kPieceStep / 2), true);
       } else {
         const int first = pieces.first_cell();
 #pragma unroll 1
@@ -324,13 +324,13 @@ struct Chooser {
                                               int (&bins)[kRows]) const {
     const bool has = at.has(pieces);
     const int first = pieces.first_cell() + pieces.cell(at.piece, 0);
-    const int end = first + (kRows - 1) * pieces.quarter() + kWarp;
+    const int end = first + (kRows - 1) * pieces.row_step() + kWarp;
     if (has && first >= plain_begin && end <= plain_end) return;
     if (has && p.valid != nullptr && is_plain_by_bits(at.piece)) return;
     const int last = last_bin(query);
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const int cell = first + i * pieces.quarter() + lane;
+      const int cell = first + i * pieces.row_step() + lane;
       const int bin = has ? final_bin(bins[i] >> kScoreShift, cell, last) : -1;
       bins[i] = bin * (1 << kScoreShift);
     }
@@ -357,7 +357,7 @@ struct Chooser {
       const unsigned hits = __ballot_sync(kAll, bins[i] >= least);
       const int bin = bins[i] >> kScoreShift;
       store_at_least(bins[i], least_stored, to + 4 * (count + __popc(hits & below)),
-                     static_cast<uint32_t>(bin) << kIndexBits | (cell + i * pieces.quarter()));
+                     static_cast<uint32_t>(bin) << kIndexBits | (cell + i * pieces.row_step()));
       count_at_least(bins[i], least, bin_at + 4 * bin);
       count += __popc(hits);
     }
