@@ -398,7 +398,8 @@ struct Chooser {
     const auto surely = [](float n) { return n + 4.0f * sqrtf(n) + 8.0f; };
     const float all = surely(expected), share = surely(expected / static_cast<float>(n_blocks));
     const float room = 0.7f * static_cast<float>(kWarps * (p.candidate_limit - kPiece)) * part;
-    const bool fits = n_blocks == 1 || all <= room;  // a block alone makes room: prune()
+    // There is room for all keys, or a block alone makes room: prune().
+    const bool fits = all <= room || n_blocks == 1 || pieces.rounds * kPiece <= p.candidate_limit;
     const int wanted = max(1, static_cast<int>(fits ? all : room));
     const int needed = fits ? 0 : static_cast<int>(share);
     const int each = (min(budget, max(n_kv, 0)) + n_blocks - 1) >> shift;
