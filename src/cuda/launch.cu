@@ -337,13 +337,14 @@ int most_encoders(const StepParams& p) {
   return (p.n_rows * p.n_kv_heads + at_once - 1) / at_once;
 }
 
-// Parts that each row and KV head's keys are attended to in.
-int splits_for(const StepParams& p, const Device& device, int n_keys) {
+// Parts that each row and KV head's keys are attended to in; `encodes`: last keys are encoded
+// beside.
+int splits_for(const StepParams& p, const Device& device, int n_keys, bool encodes) {
   const int pairs = p.n_rows * p.n_kv_heads;
   if (tuning().splits > 0) return tuning().splits;
   int slots = device.multiprocessors;
   // Few keys are attended to in no more time than last keys are encoded in.
-  if (p.encode_last && n_keys <= 1024) slots -= most_encoders(p);
+  if (encodes && n_keys <= 1024) slots -= most_encoders(p);
   const int most = std::max(1, n_keys / (2 * kSplitWarps * kTileKeys));
   return std::clamp(slots / pairs, 1, std::min(most, 256));
 }
@@ -399,7 +400,7 @@ Plan plan_step(const StepParams& given, const Device& device, bool fused) {
   const int pairs = p.n_rows * p.n_kv_heads;
   const int pieces = (p.max_n_kv + kPiece - 1) / kPiece;
 
-  // What lies in a block's shared memory, of `most_bytes`; bytes 0: too much.
+  // What lies in a block's shared memory, of `most_bytes`; no blocks: it is too much.
   const auto lay_out = [&](int n_warps, int n, int most_bytes) {
     Plan plan{.n_blocks = n, .params = p};
     StepParams& q = plan.params;
@@ -483,7 +484,7 @@ hata_cuda_status way_of(const hata_cuda_step& s, StepParams& p, Device& device, 
       return bad("max_n_kv", s.max_n_kv, "fewer cells: the choice does not fit this device");
     }
   }
-  way.splits = splits_for(p, device, way.dense ? s.max_n_kv : p.budget);
+  way.splits = splits_for(p, device, way.dense ? s.max_n_kv : p.budget, way.dense && p.encode_last);
   return HATA_CUDA_OK;
 }
 
@@ -500,7 +501,7 @@ hata_cuda_status attend_lists(const hata_cuda_step& step, const int32_t* lists,
   s.encode_last = 0;
   if (const hata_cuda_status status = way_of(s, p, device, way); status != HATA_CUDA_OK)
     return status;
-  p.splits = splits_for(p, device, static_cast<int>(capacity));
+  p.splits = splits_for(p, device, static_cast<int>(capacity), false);
   const Workspace at(p, false, p.splits);
   if (workspace_size < at.bytes) {
     return bad("workspace_size", static_cast<int64_t>(workspace_size),
@@ -556,8 +557,7 @@ size_t hata_cuda_workspace_size(const hata_cuda_step* step) {
   Way way;
   if (way_of(*step, p, device, way) != HATA_CUDA_OK) return 0;
   // Enough for either way, so that a step may change its mode.
-  p.encode_last = false;
-  const int splits = std::max(way.splits, splits_for(p, device, step->max_n_kv));
+  const int splits = std::max(way.splits, splits_for(p, device, step->max_n_kv, false));
   return Workspace(p, true, splits).bytes;
 }
 
