@@ -6,8 +6,8 @@
 // 64-bit division 1000, and a cluster barrier that releases is a fence of the whole device. So what
 // all do is short, words are sent with barriers of their own, and the loop over keys has two pieces
 // under way and no branches. Codes asked for before W and the queries keep these waiting for 7 us.
-// 256 blocks in clusters of 4 do not fit a Hopper at once, 128 of 16 warps in clusters of 2 do;
-// blocks of 8 warps score half as fast.
+// 256 blocks in clusters of 4 do not fit a Hopper at once, 128 of 16 warps in clusters of 2 do, and
+// so do 256 of 8 warps without clusters, two a multiprocessor.
 #pragma once
 
 #include "attend.cuh"
