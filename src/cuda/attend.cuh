@@ -24,6 +24,16 @@ struct Tile {
 template <int kDim>
 constexpr int kHeadStride = kDim + 4;
 
+/// Begins a warp's first tiles, as many as there are slots for: keys, then values, of each in turn.
+template <class Copies, class CellAt>
+__device__ __forceinline__ void begin_in_turn(const Copies& copies, int first, int n_warps,
+                                              int n_tiles, CellAt cell_at) {
+#pragma unroll 1
+  for (int i = 0; i < 2 * Copies::kStages; ++i) {
+    copies.begin(first + i / 2 * n_warps, n_tiles, i / 2, i % 2 != 0, cell_at);
+  }
+}
+
 /// The rows of tiles on their way to a warp's shared memory: kStages slots, each for the keys and
 /// the values of a tile. Every slot's copies are begun by all lanes, in turn: keys, then values.
 /// kBulk: by the copy engine, a lane a row: 3 % more bandwidth where there is much to copy, and 1
@@ -73,10 +83,7 @@ struct TileCopies {
       }
       commit_copies();
     } else {
-#pragma unroll 1
-      for (int i = 0; i < 2 * kStages; ++i) {
-        begin(first + i / 2 * n_warps, n_tiles, i / 2, i % 2 != 0, cell_at);
-      }
+      begin_in_turn(*this, first, n_warps, n_tiles, cell_at);
     }
   }
 

@@ -40,10 +40,7 @@ struct QuantisedCopies {
   template <class CellAt>
   __device__ __forceinline__ void begin_all(int first, int n_warps, int n_tiles,
                                             CellAt cell_at) const {
-#pragma unroll 1
-    for (int i = 0; i < 2 * kStages; ++i) {
-      begin(first + i / 2 * n_warps, n_tiles, i / 2, i % 2 != 0, cell_at);
-    }
+    begin_in_turn(*this, first, n_warps, n_tiles, cell_at);
   }
 
   template <class CellAt>

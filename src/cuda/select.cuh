@@ -25,8 +25,8 @@ struct Threshold {
 struct SelectScratch {
   int wanted;        ///< keys of the sample that shall lie at or above the cut, or less
   int needed;        ///< that must; 0: as many as are wanted
-  int keys_each;     ///< of Lists
-  uint32_t inverse;  ///< of keys_each, likewise
+  int keys_each;     ///< of Lists, and its
+  uint32_t inverse;  ///< inverse
   int cut;           ///< the histogram lacks keys in lower bins
   int highest_cut;   ///< of any block
   int overflowed;    ///< a warp had more candidates than there was room for

@@ -177,7 +177,7 @@ std::shared_ptr<Cache> DeviceRun::cache_for(const Attention& attention) {
     Rotation rotation;
     if (!find_rotation(shared_.real, shared_.ops, attention, rotation)) {
       shared_.reasons.add(Reason::rotation);
-      return LayerMethod{make_selector("dense", config_->hata), true};
+      return dense_method(config_->hata);
     }
     on_host.selector = on_cuda(std::move(on_host.selector), *cuda_, lane_->device(),
                                attention.cache->ne[1], std::move(rotation));

@@ -106,6 +106,8 @@ std::shared_ptr<Cache> GraphRun::cache_for(const Attention& attention) {
   return cache;
 }
 
+LayerMethod dense_method(const HataOptions& hata) { return {make_selector("dense", hata), true}; }
+
 LayerMethod method_for_layer(const Shared& shared, const Config& config,
                              std::span<ggml_tensor* const> nodes, int layer) {
   const Options& options = config.options;
@@ -126,9 +128,9 @@ LayerMethod method_for_layer(const Shared& shared, const Config& config,
   const bool needs = options.rule.budget.mass > 0.0 && method.selector->sparse() && !dense;
   if (needs && method.selector->kept_mass(layer) == nullptr) {
     shared.reasons.add(Reason::needs);
-    return {make_selector("dense", hata), true};
+    return dense_method(hata);
   }
-  return dense ? LayerMethod{make_selector("dense", hata), true} : method;
+  return dense ? dense_method(hata) : method;
 }
 
 void GraphRun::take_over() {

@@ -48,6 +48,9 @@ struct Shared {
   const InspectorCall& prefill_inspector;
 };
 
+/// That of a layer that stays dense.
+LayerMethod dense_method(const HataOptions& hata);
+
 /// The method for a layer whose codes are made anew: with the trained weights of its model, which
 /// is told by the norm before the attention, one of the graph's nodes.
 LayerMethod method_for_layer(const Shared& shared, const Config& config,

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <initializer_list>
 #include <iostream>
 #include <numeric>
 #include <optional>
@@ -578,6 +579,46 @@ TEST_P(StepTest, EqualsTheReference) {
   }
 }
 
+// Cases of every type of cache; `add` takes one.
+template <class Add>
+void add_cells(const Add& add, std::initializer_list<int> all) {
+  for (const int n : all) {
+    add({.name = "cells" + std::to_string(n),
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .n = {n},
+         .budget = 64});
+  }
+}
+template <class Add>
+void add_budgets(const Add& add, std::initializer_list<int> all) {
+  for (const int budget : all) {
+    add({.name = "budget" + std::to_string(budget),
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .n = {3000},
+         .budget = budget,
+         .sink = 0,
+         .recent = 0});
+  }
+}
+template <class Add>
+void add_pages(const Add& add, std::initializer_list<int> all, int head_dim,
+               const std::string& of_dim) {
+  for (const int page : all) {
+    const std::string name = "page" + std::to_string(page) + of_dim;
+    for (const hata_cuda_mode mode : {HATA_CUDA_SPARSE, HATA_CUDA_DENSE}) {
+      add({.name = (mode == HATA_CUDA_DENSE ? "dense_" : "") + name,
+           .n_q_heads = 8,
+           .n_kv_heads = 2,
+           .head_dim = head_dim,
+           .n = {4000, 1, 333},
+           .page_size = page,
+           .mode = mode});
+    }
+  }
+}
+
 void add_q8_0(std::vector<Case>& all) {
   const auto add = [&](Case c) {
     c.name = "q8_0_" + c.name;
@@ -609,18 +650,7 @@ void add_q8_0(std::vector<Case>& all) {
            .n = {1500},
            .offset = offset});
     }
-    for (const int page : {16, 64, 256}) {
-      const std::string name = "page" + std::to_string(page) + of_d;
-      for (const hata_cuda_mode mode : {HATA_CUDA_SPARSE, HATA_CUDA_DENSE}) {
-        add({.name = (mode == HATA_CUDA_DENSE ? "dense_" : "") + name,
-             .n_q_heads = 8,
-             .n_kv_heads = 2,
-             .head_dim = d,
-             .n = {4000, 1, 333},
-             .page_size = page,
-             .mode = mode});
-      }
-    }
+    add_pages(add, {16, 64, 256}, d, of_d);
     for (const bool last : {true, false}) {
       add({.name = std::string(last ? "dense" : "dense_all_encoded") + of_d,
            .n_q_heads = 8,
@@ -671,22 +701,8 @@ void add_q8_0(std::vector<Case>& all) {
          .budget = 300,
          .data = data});
   }
-  for (const int n : {1, 2, 31, 128, 129, 1025}) {
-    add({.name = "cells" + std::to_string(n),
-         .n_q_heads = 8,
-         .n_kv_heads = 2,
-         .n = {n},
-         .budget = 64});
-  }
-  for (const int budget : {1, 17, 1000, 5000}) {
-    add({.name = "budget" + std::to_string(budget),
-         .n_q_heads = 8,
-         .n_kv_heads = 2,
-         .n = {3000},
-         .budget = budget,
-         .sink = 0,
-         .recent = 0});
-  }
+  add_cells(add, {1, 2, 31, 128, 129, 1025});
+  add_budgets(add, {1, 17, 1000, 5000});
   add({.name = "batch", .n = {4096, 4095, 33, 8000, 1, 129, 5000, 2048}, .budget = 128});
   add({.name = "dense_batch",
        .n = {4096, 4095, 33, 8000, 1, 129, 5000, 2048},
@@ -821,35 +837,9 @@ std::vector<Case> cases() {
          .key_means = true,
          .mode = HATA_CUDA_DENSE});
   }
-  for (const int page : {16, 32, 64, 128, 256}) {
-    add({.name = "page" + std::to_string(page),
-         .n_q_heads = 8,
-         .n_kv_heads = 2,
-         .n = {4000, 1, 333},
-         .page_size = page});
-    add({.name = "dense_page" + std::to_string(page),
-         .n_q_heads = 8,
-         .n_kv_heads = 2,
-         .n = {4000, 1, 333},
-         .page_size = page,
-         .mode = HATA_CUDA_DENSE});
-  }
-  for (const int n : {1, 2, 31, 127, 128, 129, 1024, 1025}) {
-    add({.name = "cells" + std::to_string(n),
-         .n_q_heads = 8,
-         .n_kv_heads = 2,
-         .n = {n},
-         .budget = 64});
-  }
-  for (const int budget : {1, 2, 16, 17, 1000, 2999, 3000, 5000}) {
-    add({.name = "budget" + std::to_string(budget),
-         .n_q_heads = 8,
-         .n_kv_heads = 2,
-         .n = {3000},
-         .budget = budget,
-         .sink = 0,
-         .recent = 0});
-  }
+  add_pages(add, {16, 32, 64, 128, 256}, 128, "");
+  add_cells(add, {1, 2, 31, 127, 128, 129, 1024, 1025});
+  add_budgets(add, {1, 2, 16, 17, 1000, 2999, 3000, 5000});
   add({.name = "batch", .n = {4096, 4095, 33, 8000, 1, 129, 5000, 2048}, .budget = 128});
   add({.name = "mha", .n_q_heads = 32, .n_kv_heads = 32, .n = {3000, 5000}});
   add({.name = "many_pairs",

@@ -57,13 +57,18 @@ int keys_in_passing() {
   return reinterpret_cast<int (*)()>(dlsym(fake, "hata_cuda_fake_keys_in_passing"))();
 }
 
-/// What the CPU's way makes of a graph, from nothing.
-std::vector<float> on_cpu(AttentionGraph& g, ggml_cgraph* graph, const std::string& options,
-                          int n_graphs = 1, const std::function<void(int)>& before = nullptr) {
+std::shared_ptr<const Config> config_of(const std::string& options) {
   auto config = std::make_shared<Config>();
   config->options = parse_options(options);
   config->hata = config->options.hata;
   config->selector = make_selector(config->options.method, config->hata);
+  return config;
+}
+
+/// What the CPU's way makes of a graph, from nothing.
+std::vector<float> on_cpu(AttentionGraph& g, ggml_cgraph* graph, const std::string& options,
+                          int n_graphs = 1, const std::function<void(int)>& before = nullptr) {
+  const auto config = config_of(options);
   Caches caches;
   Models models;
   Reasons reasons;
@@ -92,6 +97,20 @@ void hide_cells(AttentionGraph& g, int64_t every) {
   for (int64_t i = 0; i < ggml_nelements(g.mask); i += every) mask[i] = 0xFC00;  // -inf
 }
 
+/// What the second of two steps attends to, all of them on the device, under verify.
+std::vector<float> two_steps(AttentionGraph& g, const std::string& options) {
+  ggml_cgraph* graph = g.graph({g.write, g.attention});
+  configure(options);
+  compute(g, graph);
+  auto out = compute(g, graph);
+  const auto stats = host_stats();
+  EXPECT_EQ(stats["device_steps"], 2 * g.s.n_streams) << stats;
+  EXPECT_EQ(stats["verify"]["stale"], 0) << options;
+  EXPECT_EQ(stats["verify"]["unseen_changes"], 0);
+  EXPECT_GT(stats["verify"]["cells"], 300);
+  return out;
+}
+
 TEST(Device, ChoosesAndAttendsAsTheCpu) {
   for (const GraphShape& shape :
        {GraphShape{}, GraphShape{.head_dim = 128, .n_q_heads = 8, .n_rows = 4},
@@ -103,16 +122,8 @@ TEST(Device, ChoosesAndAttendsAsTheCpu) {
       const std::string options = std::string(kSparse) + more;
       AttentionGraph here(shape), there(shape);
       for (AttentionGraph* g : {&here, &there}) hide_cells(*g, 3);
-      ggml_cgraph* graph = here.graph({here.write, here.attention});
-      configure(options);
-      compute(here, graph);
-      const auto ours = compute(here, graph);
-      const auto stats = host_stats();
-      EXPECT_EQ(stats["device_steps"], 2 * shape.n_streams) << stats;
-      EXPECT_EQ(stats["sparse_rows"], 2 * shape.n_streams * shape.n_rows);
-      EXPECT_EQ(stats["verify"]["stale"], 0) << options;
-      EXPECT_EQ(stats["verify"]["unseen_changes"], 0);
-      EXPECT_GT(stats["verify"]["cells"], 300);
+      const auto ours = two_steps(here, options);
+      EXPECT_EQ(host_stats()["sparse_rows"], 2 * shape.n_streams * shape.n_rows);
       const auto theirs = on_cpu(there, there.graph({there.write, there.attention}), options, 2);
       EXPECT_LT(largest_difference(ours, theirs), 1e-5f) << options << " d " << shape.head_dim;
     }
@@ -139,15 +150,8 @@ TEST(Device, Q8CachesAreAsF16OnTheCpu) {
         g->fill_exactly();
         hide_cells(*g, 3);
       }
-      ggml_cgraph* graph = here.graph({here.write, here.attention});
-      configure(options);
-      compute(here, graph);
-      const auto ours = compute(here, graph);
+      const auto ours = two_steps(here, options);
       const auto stats = host_stats();
-      EXPECT_EQ(stats["device_steps"], 2 * shape.n_streams) << stats;
-      EXPECT_EQ(stats["verify"]["stale"], 0) << options;
-      EXPECT_EQ(stats["verify"]["unseen_changes"], 0);
-      EXPECT_GT(stats["verify"]["cells"], 300);
       EXPECT_EQ(stats["bytes"]["attend"], stats["keys_attended"].get<int64_t>() * shape.n_kv_heads *
                                               2 * shape.head_dim / 32 * 34);
       const auto theirs = on_cpu(there, there.graph({there.write, there.attention}), options, 2);
@@ -542,10 +546,7 @@ TEST(Device, LayersOnTwoDevicesTakeTurns) {
     TwoDevices two(graphs);
     for (int d = 0; d < kDevices; ++d) two.put(*graphs[static_cast<size_t>(d)], d);
     {
-      auto config = std::make_shared<Config>();
-      config->options = parse_options(options);
-      config->hata = config->options.hata;
-      config->selector = make_selector(config->options.method, config->hata);
+      const auto config = config_of(options);
       const DeviceInputs inputs;
       Caches caches(&inputs);
       Models models;

@@ -12,6 +12,7 @@ class Sessions:
     """What a server lives through; once with one cache for all slots and once with four."""
 
     cache = ()
+    exact_text = True  # what the model makes up behind an answer is the same wherever its cells lie
 
     def server(self, *arguments, options=SPARSE):
         return Server(*self.cache, *arguments, options=options)
@@ -103,11 +104,14 @@ class Sessions:
             self.assertEqual(Path(folder, "slot.bin").stat().st_size, saved["n_written"])
         for restore, reply in zip(restored, after):
             self.assertEqual(restore["n_restored"], saved["n_saved"])
-            # Only the question was computed anew, and the answer is the one given before. What the
-            # model makes up behind it hangs on the last bits, and cells lie elsewhere now.
+            # Only the question was computed anew, and the answer is the one given before.
             self.assertLess(reply["timings"]["prompt_n"], 40)
-            self.assertEqual(reply["content"].split("\n")[0], before["content"].split("\n")[0])
             self.assertIn(document.value(9), reply["content"])
+            if self.exact_text:
+                self.assertEqual(reply["content"], before["content"])
+            else:
+                self.assertEqual(reply["content"].split("\n")[0],
+                                 before["content"].split("\n")[0])
 
     def test_context_shift(self):
         document = Document(41, 40)
@@ -145,6 +149,7 @@ class CachePerSlot(Sessions, unittest.TestCase):
 @unittest.skipUnless(ON_DEVICE, "there are no kernels for q8_0 on CPUs")
 class QuantisedCache(Sessions, unittest.TestCase):
     cache = ("--kv-unified", "-ctk", "q8_0", "-ctv", "q8_0")
+    exact_text = False  # it hangs on the last bits, and rounding of rows makes more of them
     small_context = "768"
 
 

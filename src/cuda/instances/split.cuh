@@ -23,11 +23,12 @@ cudaError_t launch_split_of_dim(const StepParams& p, cudaStream_t stream) {
 
 template <class T>
 cudaError_t launch_split_of(const StepParams& p, cudaStream_t stream) {
+  if constexpr (!std::is_same_v<T, Q8>) {  // whose blocks are of 32
+    if (p.head_dim == 80) return launch_split_of_dim<T, 80>(p, stream);
+  }
   switch (p.head_dim) {
     case 64:
       return launch_split_of_dim<T, 64>(p, stream);
-    case 80:
-      return launch_split_of_dim<T, 80>(p, stream);
     case 96:
       return launch_split_of_dim<T, 96>(p, stream);
     case 128:
