@@ -243,6 +243,7 @@ __device__ __forceinline__ void let_next_start() {
 
 #ifdef HATA_CUDA_PLAIN_BARRIERS
 // compute-sanitizer's racecheck takes an arrival for no order at all, and what follows for races.
+constexpr bool kPlainBarriers = true;
 template <int kThreads>
 __device__ __forceinline__ void named_arrive(int) {
   __syncthreads();
@@ -252,6 +253,7 @@ __device__ __forceinline__ void named_wait(int) {
   __syncthreads();
 }
 #else
+constexpr bool kPlainBarriers = false;
 template <int kThreads>
 __device__ __forceinline__ void named_arrive(int barrier) {
   asm volatile("barrier.cta.arrive %0, %1;" ::"r"(barrier), "n"(kThreads) : "memory");
