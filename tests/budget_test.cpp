@@ -136,11 +136,12 @@ TEST(Selectors, SpecErrorsNameTheWayOut) {
       {"magicpig:l=1", "from 2"},
       {"hata:lengths=maybe", "on or off"},
       {"hata:rbit=100", "64, 128 or 256"},
+      {"hata:score=max", "score=max: want sum or squares"},
       {"hata:rerank=1", "0 (off) or 2 to 16"},
       {"hata:rerank=17", "0 (off) or 2 to 16"},
       {"hata:rerank=x", "a whole number"},
       {"hata:rerank=2:rerank-keys=f16", "q4 or cache"},
-      {"hata-paper:lengths=on", "there are sink, recent, weights, rbit, seed, rerank"},
+      {"hata-paper:lengths=on", "there are sink, recent, score, weights, rbit, seed, rerank"},
       {"dense:page=3", "it has none"},
       {"snapkv:pool=0", "from 1"},
       {"exact", "exact-logit"},
@@ -169,6 +170,20 @@ TEST(Selectors, DefaultsStandInTheirSpecs) {
       EXPECT_NE(methods_help().find(param.help), std::string::npos);
     }
     EXPECT_EQ(make_selector(spec, {})->name(), spec);
+  }
+}
+
+// The paper's rule has a sum, whatever the options say; what a device can do is a sum, too.
+TEST(Selectors, TheScoreRuleIsTheirOwnOrTheOptions) {
+  const HataOptions squares{.score = ScoreRule::squares};
+  const auto by_sum = [](const char* spec, const HataOptions& options) {
+    return make_selector(spec, options)->by_codes_alone() != nullptr;
+  };
+  for (const char* method : {"hata", "hata-paper", "random"}) {
+    EXPECT_TRUE(by_sum(method, {})) << method;
+    EXPECT_EQ(by_sum(method, squares), std::string_view(method) != "hata") << method;
+    EXPECT_FALSE(by_sum((std::string(method) + ":score=squares").c_str(), {})) << method;
+    EXPECT_TRUE(by_sum((std::string(method) + ":score=sum").c_str(), squares)) << method;
   }
 }
 

@@ -42,8 +42,10 @@ class DecodeTest : public test::StepTest {
         const auto query = encode(head, r.query(head * shape.group()), DType::f32,
                                   4 * r.q_head_stride, shape.group());
         std::vector<int16_t> scores(static_cast<size_t>(step.n_kv));
-        reference::score(query.data(), shape.group(), projection.rbit, keys.data(),
-                         store.lengths(head, 0), step.n_kv, scores.data());
+        const auto score =
+            options.score == ScoreRule::sum ? reference::score : reference::score_squares;
+        score(query.data(), shape.group(), projection.rbit, keys.data(), store.lengths(head, 0),
+              step.n_kv, scores.data());
         std::vector<uint64_t> valid = problem.valid(static_cast<int>(row));
         std::vector<int32_t> forced(static_cast<size_t>(budget));
         const int recent = static_cast<int>(
@@ -103,10 +105,11 @@ TEST_F(DecodeTest, SelectsWhatTheReferenceSelects) {
   constexpr int64_t kBudget = 77;
   const HeadShape shapes[] = {{8, 2, 64}, {3, 3, 80}, {7, 1, 96}, {32, 8, 128}, {12, 4, 256}};
   for (const HeadShape& shape : shapes) {
-    for (const bool paper : {false, true}) {
-      HataOptions options;
-      if (paper) options = {.lengths = false, .sink = 0, .recent = 0};
-      const auto selector = make_selector(paper ? "hata-paper" : "hata", {});
+    const HataOptions squares{.score = ScoreRule::squares};
+    const HataOptions paper{.lengths = false, .sink = 0, .recent = 0};
+    for (const auto& [spec, options] : std::initializer_list<std::pair<const char*, HataOptions>>{
+             {"hata", {}}, {"hata:score=squares", squares}, {"hata-paper", paper}}) {
+      const auto selector = make_selector(spec, {});
       std::vector<std::vector<int32_t>> want;
       for (const int threads : {1, 2, 5}) {
         Problem problem(shape, kCells, 3, 11);
@@ -131,7 +134,7 @@ TEST_F(DecodeTest, SelectsWhatTheReferenceSelects) {
             const auto& cells = want[static_cast<size_t>(row * shape.n_kv_heads + head)];
             const auto got = decoder.selection().cells(row, head);
             ASSERT_EQ(std::vector(got.begin(), got.end()), cells)
-                << "heads " << shape.n_q_heads << "/" << shape.n_kv_heads << " head_dim "
+                << spec << " heads " << shape.n_q_heads << "/" << shape.n_kv_heads << " head_dim "
                 << shape.head_dim << " row " << row << " head " << head << " threads " << threads;
             problem.expect_output(row, head, &cells);
           }

@@ -133,6 +133,20 @@ TEST(Reference, ScoreByHand) {
   EXPECT_EQ(scores[1], -124 * 15 / 16 - 1);  // rounded down: -116.25
 }
 
+TEST(Reference, ScoreSquaresByHand) {
+  const uint64_t query[] = {0b1100, 0b1010};
+  const uint64_t keys[] = {0b1100, ~uint64_t{0b1100}};
+  const uint8_t lengths[] = {0xf1};
+  int16_t scores[2];
+  reference::score_squares(query, 2, 64, keys, nullptr, 2, scores);
+  // 8 * (32^2 + 30^2) = 15392 = 2^13 * 1.879: 56 steps above 7 octaves.
+  EXPECT_EQ(scores[0], (13 - kLevelFloor) * 64 + 56);
+  EXPECT_EQ(scores[1], 0);  // farther than chance from both
+  reference::score_squares(query, 2, 64, keys, lengths, 2, scores);
+  EXPECT_EQ(scores[0], (10 - kLevelFloor) * 64 + 56);  // an eighth: three octaves
+  EXPECT_EQ(scores[1], 0);
+}
+
 TEST(Reference, SelectByHand) {
   const int16_t scores[64] = {5, 9, 5, 9, 1, 5};
   const uint64_t valid = 0b111101;

@@ -1,4 +1,4 @@
-// score of the level in use against the scalar reference, bit for bit.
+// The score rules of the level in use against the scalar reference, bit for bit.
 #include <algorithm>
 
 #include "core/reference.h"
@@ -36,6 +36,12 @@ struct Case {
     EXPECT_EQ(got, expected) << "group " << group << ", rbit " << rbit << ", n " << n
                              << (lens != nullptr ? ", lengths" : "");
     for (const int16_t s : got) EXPECT_LE(std::abs(s), max_score(group, rbit));
+
+    score_squares(query.data(), group, rbit, keys.data(), lens, n, got.data());
+    reference::score_squares(query.data(), group, rbit, keys.data(), lens, n, expected.data());
+    EXPECT_EQ(got, expected) << "squares, group " << group << ", rbit " << rbit << ", n " << n
+                             << (lens != nullptr ? ", lengths" : "");
+    for (const int16_t s : got) EXPECT_TRUE(s >= 0 && s <= max_level(group, rbit)) << s;
   }
   void expect_equal() const {
     expect_equal(nullptr);
@@ -70,8 +76,14 @@ TEST(Score, EqualsReferenceAtTheBounds) {
           if (i % 3 == 1) c.keys[c.size(i) + w] = ~c.query[w];
         }
       }
+      c.expect_equal();
       std::fill(c.lengths.begin(), c.lengths.end(), 0xff);
       c.expect_equal();
+      std::vector<int16_t> squares(static_cast<size_t>(c.n));
+      score_squares(c.query.data(), group, rbit, c.keys.data(), c.lengths.data(), c.n,
+                    squares.data());
+      EXPECT_EQ(squares[0], max_level(group, rbit));
+      EXPECT_EQ(squares[1], 0);
     }
   }
 }
@@ -95,6 +107,40 @@ TEST(Score, EvenLengthsGiveThePapersOrder) {
   score(c.query.data(), 4, 128, c.keys.data(), nullptr, 640, plain.data());
   score(c.query.data(), 4, 128, c.keys.data(), lengths.data(), 640, eights.data());
   EXPECT_EQ(plain, eights);
+  score_squares(c.query.data(), 4, 128, c.keys.data(), nullptr, 640, plain.data());
+  score_squares(c.query.data(), 4, 128, c.keys.data(), lengths.data(), 640, eights.data());
+  EXPECT_EQ(plain, eights);
+}
+
+TEST(Score, LevelsRiseWithoutEnd) {
+  EXPECT_EQ(score_level(0), 0);
+  EXPECT_EQ(score_level(1 << kLevelFloor), 0);
+  EXPECT_EQ(score_level(65), 1);
+  EXPECT_EQ(score_level(1 << (kLevelFloor + 5)), 5 * 64);
+  const int largest = 15 * kMaxGroup * 128 * 128;
+  int last = 0;
+  for (int x = 0; x <= largest; x = x < 100000 ? x + 1 : x + 97) {
+    const int level = score_level(x);
+    ASSERT_GE(level, last) << x;
+    ASSERT_LE(level - last, 1) << x;
+    last = level;
+  }
+  EXPECT_EQ(score_level(largest), max_level(kMaxGroup, 256));
+  static_assert(max_level(kMaxGroup, 256) < INT16_MAX);
+}
+
+// One head of four has the code of key 0, from which the others are far (0 and 44 bits); key 1 is a
+// little nearer to each than chance (30 of 64 bits).
+TEST(Score, SquaresHearAHeadThatASumOutvotes) {
+  const uint64_t others = (uint64_t{1} << 44) - 1;
+  const std::vector<uint64_t> query = {0, others, others, others};
+  AlignedVector<uint64_t> keys(64);
+  keys[1] = ((uint64_t{1} << 22) - 1) | (uint64_t{0xff} << 44);
+  std::vector<int16_t> sum(64), squares(64);
+  score(query.data(), 4, 64, keys.data(), nullptr, 64, sum.data());
+  score_squares(query.data(), 4, 64, keys.data(), nullptr, 64, squares.data());
+  EXPECT_LT(sum[0], sum[1]);
+  EXPECT_GT(squares[0], squares[1]);
 }
 
 }  // namespace

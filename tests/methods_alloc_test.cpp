@@ -12,7 +12,8 @@ TEST(Methods, AllocateNothingInTheSteadyState) {
   constexpr int64_t kCells = 6000;
   constexpr HeadShape kShape{8, 2, 64};
   std::vector<std::string> specs = selector_names();
-  specs.insert(specs.end(), {"hata:rerank=4", "hata:rerank=4:rerank-keys=cache"});
+  specs.insert(specs.end(),
+               {"hata:score=squares", "hata:rerank=4", "hata:rerank=4:rerank-keys=cache"});
   for (const std::string& spec : specs) {
     test::Problem problem(kShape, kCells, 2, 1);
     const auto selector = make_selector(spec, {});

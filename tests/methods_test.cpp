@@ -21,14 +21,24 @@ constexpr int kRows = 2;
 
 // Every method that chooses, and some of their settings.
 const char* const kSpecs[] = {
-    "hata",          "hata:recent=0:sink=0",
-    "hata:rerank=2", "hata:rerank=4:rerank-keys=cache",
-    "hata-paper",    "random:seed=3",
-    "quest",         "quest:page=32:last=off",
-    "loki",          "loki:channels=8:sink=1:recent=-1",
-    "sparq",         "sparq:channels=8:mean=off",
-    "streaming",     "magicpig:k=4:l=40",
-    "exact-prob",    "exact-logit:recent=16",
+    "hata",
+    "hata:recent=0:sink=0",
+    "hata:rerank=2",
+    "hata:rerank=4:rerank-keys=cache",
+    "hata:score=squares",
+    "random:score=squares:rerank=2",
+    "hata-paper",
+    "random:seed=3",
+    "quest",
+    "quest:page=32:last=off",
+    "loki",
+    "loki:channels=8:sink=1:recent=-1",
+    "sparq",
+    "sparq:channels=8:mean=off",
+    "streaming",
+    "magicpig:k=4:l=40",
+    "exact-prob",
+    "exact-logit:recent=16",
     "exact-logit",
 };
 

@@ -11,6 +11,7 @@
 #include "hata/attend.h"
 #include "hata/encode.h"
 #include "hata/index.h"
+#include "hata/score.h"
 #include "hata/team.h"
 #include "hata/types.h"
 
@@ -156,8 +157,8 @@ class Selector {
   /// What trained weights say of a layer's needs; nullptr: nothing.
   virtual std::shared_ptr<const KeptMass> kept_mass(int /*layer*/) const { return nullptr; }
 
-  /// The keys that it always keeps, where it chooses all others by a CodeStore's codes and lengths
-  /// alone: then a device can do the same. nullptr: it does something else.
+  /// The keys that it always keeps, where it chooses all others by score() of a CodeStore's codes
+  /// and lengths alone: then a device can do the same. nullptr: it does something else.
   virtual const Window* by_codes_alone() const { return nullptr; }
 
   /// What it keeps for a layer of `n_cells` cells (that it can serve); nullptr where it keeps
@@ -207,6 +208,7 @@ struct HataOptions {
   int recent = -1;      ///< last tokens; -1: min(32, budget / 2)
   int rerank = 0;       ///< 2 to 16: budget * rerank keys by codes, the best of them by 4-bit keys
   uint64_t seed = 1;    ///< of all that is random
+  ScoreRule score = ScoreRule::sum;
   /// Trained projections; layers without any, and all where it is nullptr, have random ones.
   std::shared_ptr<const Weights> weights = nullptr;
   std::string model = {};  ///< its fingerprint, where known: another's weights keep layers dense

@@ -128,18 +128,48 @@ void key_lengths(int head_dim, const void* x, DType type, size_t stride, int64_t
   }
 }
 
+namespace {
+
+int code_distance(const uint64_t* a, const uint64_t* b, int rbit) {
+  int distance = 0;
+  for (int w = 0; w < rbit / kCodeWordBits; ++w) distance += std::popcount(a[w] ^ b[w]);
+  return distance;
+}
+
+int length_of(const uint8_t* lengths, int64_t i) {
+  return lengths == nullptr ? 8 : (lengths[i / 2] >> (i % 2 * 4)) & 15;
+}
+
+}  // namespace
+
 void score(const uint64_t* query, int group, int rbit, const uint64_t* keys, const uint8_t* lengths,
            int64_t n, int16_t* scores) {
   const int words = rbit / kCodeWordBits;
   for (int64_t i = 0; i < n; ++i) {
     int distance = 0;
     for (int g = 0; g < group; ++g) {
-      for (int w = 0; w < words; ++w) {
-        distance += std::popcount(query[g * words + w] ^ keys[i * words + w]);
-      }
+      distance += code_distance(query + g * words, keys + i * words, rbit);
     }
-    const int length = lengths == nullptr ? 8 : (lengths[i / 2] >> (i % 2 * 4)) & 15;
-    scores[i] = static_cast<int16_t>(length * (group * rbit - 2 * distance) >> kScoreShift);
+    scores[i] =
+        static_cast<int16_t>(length_of(lengths, i) * (group * rbit - 2 * distance) >> kScoreShift);
+  }
+}
+
+void score_squares(const uint64_t* query, int group, int rbit, const uint64_t* keys,
+                   const uint8_t* lengths, int64_t n, int16_t* scores) {
+  const int words = rbit / kCodeWordBits;
+  for (int64_t i = 0; i < n; ++i) {
+    int squares = 0;
+    for (int g = 0; g < group; ++g) {
+      const int distance = code_distance(query + g * words, keys + i * words, rbit);
+      const int agreement = std::max(0, rbit / 2 - distance);
+      squares += agreement * agreement;
+    }
+    // 64 steps an octave from 2^kLevelFloor on, linear within each.
+    int exponent = 0;
+    const float sum = std::frexp(static_cast<float>(length_of(lengths, i) * squares), &exponent);
+    const int step = static_cast<int>(std::floor((2.0f * sum - 1.0f) * 64.0f));
+    scores[i] = static_cast<int16_t>(std::max(0, (exponent - 1 - kLevelFloor) * 64 + step));
   }
 }
 

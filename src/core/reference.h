@@ -32,6 +32,10 @@ void key_lengths(int head_dim, const void* x, DType type, size_t stride, int64_t
 void score(const uint64_t* query, int group, int rbit, const uint64_t* keys, const uint8_t* lengths,
            int64_t n, int16_t* scores);
 
+/// As hata::score_squares, for any n.
+void score_squares(const uint64_t* query, int group, int rbit, const uint64_t* keys,
+                   const uint8_t* lengths, int64_t n, int16_t* scores);
+
 /// As q4_encode in cpu/q4.h, of finite elements.
 void q4_encode(int head_dim, const void* x, DType type, size_t stride, int64_t n, uint8_t* keys);
 

@@ -11,6 +11,7 @@
 #include "cpu/q4.h"
 #include "cpu/rank.h"
 #include "hata/attend.h"
+#include "hata/score.h"
 #include "hata/simd.h"
 #include "hata/types.h"
 
@@ -52,6 +53,9 @@ struct Kernels {
                float* out);
   void (*score)(const ScorePlan& plan, const uint64_t* keys, const uint8_t* lengths, int64_t n,
                 int16_t* scores);
+  /// query: [group][words].
+  void (*score_squares)(const uint64_t* query, int group, int words, const uint64_t* keys,
+                        const uint8_t* lengths, int64_t n, int16_t* scores);
 
   /// Adds the keys that are valid and score above `threshold` until `out` is at its limit;
   /// returns how many of the n_words * 64 keys it took, in words.

@@ -19,6 +19,7 @@ const Kernels kAvx512Kernels = {
     avx512::key_norms,
     avx512::dots,
     avx512::score,
+    avx512::score_squares,
     avx512::collect,
     avx512::count_above,
     avx512::keep,

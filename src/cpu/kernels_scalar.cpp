@@ -16,15 +16,13 @@
 namespace hata::cpu {
 
 const Kernels kScalarKernels = {
-    SimdLevel::scalar,    scalar::encode,
-    scalar::key_norms,    scalar::dots,
-    scalar::score,        scalar::collect,
-    scalar::count_above,  scalar::keep,
-    scalar::attend,       scalar::prefill,
-    scalar::to_floats,    scalar::channel_dots,
-    scalar::floats_above, scalar::count_floats_above,
-    scalar::exp_all,      scalar::count_equal,
-    scalar::q4_encode,    scalar::q4_logits,
+    SimdLevel::scalar,    scalar::encode,       scalar::key_norms,
+    scalar::dots,         scalar::score,        scalar::score_squares,
+    scalar::collect,      scalar::count_above,  scalar::keep,
+    scalar::attend,       scalar::prefill,      scalar::to_floats,
+    scalar::channel_dots, scalar::floats_above, scalar::count_floats_above,
+    scalar::exp_all,      scalar::count_equal,  scalar::q4_encode,
+    scalar::q4_logits,
 };
 
 }  // namespace hata::cpu

@@ -71,4 +71,9 @@ void score(const uint64_t* query, int group, int rbit, const uint64_t* keys, con
   cpu::kernels().score(make_plan(query, group, rbit), keys, lengths, n, scores);
 }
 
+void score_squares(const uint64_t* query, int group, int rbit, const uint64_t* keys,
+                   const uint8_t* lengths, int64_t n, int16_t* scores) {
+  cpu::kernels().score_squares(query, group, rbit / kCodeWordBits, keys, lengths, n, scores);
+}
+
 }  // namespace hata

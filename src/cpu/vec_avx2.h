@@ -117,6 +117,7 @@ constexpr int kScoreKeys = 16;
 
 struct I16 {
   __m256i v;
+  static I16 all(int16_t x) { return {_mm256_set1_epi16(x)}; }
   void store(int16_t* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
 };
 
@@ -125,6 +126,7 @@ struct I16 {
 template <int Words, int N>
 class Planes {
  public:
+  Planes() = default;
   explicit Planes(const ScorePlan& plan) : majority_(pattern(plan.majority)) {
     const __m256i nibble = _mm256_set1_epi8(15);
     for (int p = 0; p < N; ++p) {
@@ -232,6 +234,37 @@ inline I16 weigh_wide(I16 length, I16 half) {
   const __m256i high = _mm256_mulhi_epi16(length.v, half.v);
   return {_mm256_or_si256(_mm256_slli_epi16(high, 13), _mm256_srli_epi16(low, 3))};
 }
+
+/// max(0, limit - a), of numbers that are not negative.
+inline I16 below(int16_t limit, I16 a) {
+  return {_mm256_subs_epu16(_mm256_set1_epi16(limit), a.v)};
+}
+
+/// Sums of squares in 32 bits, as unpacking 16-bit numbers parts them.
+struct Squares {
+  __m256i low, high;
+
+  static Squares zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  /// Adds a^2 + b^2.
+  void add(I16 a, I16 b) {
+    const __m256i l = _mm256_unpacklo_epi16(a.v, b.v), h = _mm256_unpackhi_epi16(a.v, b.v);
+    low = _mm256_add_epi32(low, _mm256_madd_epi16(l, l));
+    high = _mm256_add_epi32(high, _mm256_madd_epi16(h, h));
+  }
+  /// score_level(length * sum).
+  I16 levels(I16 length) const {
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i steps = _mm256_packs_epi32(steps_of(low, _mm256_unpacklo_epi16(length.v, zero)),
+                                             steps_of(high, _mm256_unpackhi_epi16(length.v, zero)));
+    return {_mm256_subs_epu16(steps, _mm256_set1_epi16((127 + kLevelFloor) << 6))};
+  }
+
+ private:
+  static __m256i steps_of(__m256i sums, __m256i lengths) {
+    const __m256 x = _mm256_cvtepi32_ps(_mm256_mullo_epi32(sums, lengths));
+    return _mm256_srli_epi32(_mm256_castps_si256(x), 17);
+  }
+};
 
 // q4: a vector holds two heads' four blocks of a quad.
 /// Lane 4 h + b over both vectors: the sum of number * (2 u - 15). half: there are two rows.

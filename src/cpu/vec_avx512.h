@@ -121,12 +121,14 @@ constexpr int kScoreKeys = 32;
 
 struct I16 {
   __m512i v;
+  static I16 all(int16_t x) { return {_mm512_set1_epi16(x)}; }
   void store(int16_t* p) const { _mm512_storeu_si512(p, v); }
 };
 
 template <int Words, int N>
 class Planes {
  public:
+  Planes() = default;
   explicit Planes(const ScorePlan& plan) : majority_(pattern(plan.majority)) {
     for (int p = 0; p < N; ++p) planes_[p] = pattern(plan.planes[p]);
   }
@@ -215,6 +217,37 @@ inline I16 weigh_wide(I16 length, I16 half) {
   const __m512i high = _mm512_mulhi_epi16(length.v, half.v);
   return {_mm512_or_si512(_mm512_slli_epi16(high, 13), _mm512_srli_epi16(low, 3))};
 }
+
+/// max(0, limit - a), of numbers that are not negative.
+inline I16 below(int16_t limit, I16 a) {
+  return {_mm512_subs_epu16(_mm512_set1_epi16(limit), a.v)};
+}
+
+/// Sums of squares in 32 bits, as unpacking 16-bit numbers parts them.
+struct Squares {
+  __m512i low, high;
+
+  static Squares zero() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
+  /// Adds a^2 + b^2.
+  void add(I16 a, I16 b) {
+    const __m512i l = _mm512_unpacklo_epi16(a.v, b.v), h = _mm512_unpackhi_epi16(a.v, b.v);
+    low = _mm512_add_epi32(low, _mm512_madd_epi16(l, l));
+    high = _mm512_add_epi32(high, _mm512_madd_epi16(h, h));
+  }
+  /// score_level(length * sum).
+  I16 levels(I16 length) const {
+    const __m512i zero = _mm512_setzero_si512();
+    const __m512i steps = _mm512_packs_epi32(steps_of(low, _mm512_unpacklo_epi16(length.v, zero)),
+                                             steps_of(high, _mm512_unpackhi_epi16(length.v, zero)));
+    return {_mm512_subs_epu16(steps, _mm512_set1_epi16((127 + kLevelFloor) << 6))};
+  }
+
+ private:
+  static __m512i steps_of(__m512i sums, __m512i lengths) {
+    const __m512 x = _mm512_cvtepi32_ps(_mm512_mullo_epi32(sums, lengths));
+    return _mm512_srli_epi32(_mm512_castps_si512(x), 17);
+  }
+};
 
 // q4: a vector holds four heads' four blocks of a quad.
 /// Lane 4 h + b: the sum of number * (2 u - 15). half: there are two rows.

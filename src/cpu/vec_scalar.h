@@ -121,6 +121,7 @@ constexpr int kScoreKeys = 2;
 struct I16 {
   int v[kScoreKeys];
 
+  static I16 all(int x) { return {{x, x}}; }
   void store(int16_t* p) const {
     for (int i = 0; i < kScoreKeys; ++i) p[i] = static_cast<int16_t>(v[i]);
   }
@@ -129,7 +130,13 @@ struct I16 {
 template <int Words, int N>
 class Planes {
  public:
-  explicit Planes(const ScorePlan& plan) : plan_(plan) {}
+  Planes() = default;
+  explicit Planes(const ScorePlan& plan) {
+    for (int w = 0; w < Words; ++w) {
+      majority_[w] = plan.majority[w];
+      for (int p = 0; p < N; ++p) planes_[p][w] = plan.planes[p][w];
+    }
+  }
 
   /// Per key the sum over the planes of 2^p * popcount.
   I16 sums(const uint64_t* keys) const {
@@ -138,8 +145,8 @@ class Planes {
       for (int p = N - 1; p >= 0; --p) {
         result.v[i] *= 2;
         for (int w = 0; w < Words; ++w) {
-          const uint64_t differ = keys[i * Words + w] ^ plan_.majority[w];
-          result.v[i] += __builtin_popcountll(differ & plan_.planes[p][w]);
+          const uint64_t differ = keys[i * Words + w] ^ majority_[w];
+          result.v[i] += __builtin_popcountll(differ & planes_[p][w]);
         }
       }
     }
@@ -147,7 +154,8 @@ class Planes {
   }
 
  private:
-  const ScorePlan& plan_;
+  uint64_t majority_[Words];
+  uint64_t planes_[N][Words];
 };
 
 inline I16 half_distance(const ScorePlan& plan, I16 sums) {
@@ -159,6 +167,25 @@ inline I16 weigh_wide(I16 length, I16 half) {
   return {{length.v[0] * half.v[0] >> 3, length.v[1] * half.v[1] >> 3}};
 }
 inline I16 weigh_narrow(I16 length, I16 half) { return weigh_wide(length, half); }
+
+/// max(0, limit - a).
+inline I16 below(int limit, I16 a) {
+  return {{a.v[0] < limit ? limit - a.v[0] : 0, a.v[1] < limit ? limit - a.v[1] : 0}};
+}
+
+struct Squares {
+  int v[kScoreKeys];
+
+  static Squares zero() { return {}; }
+  /// Adds a^2 + b^2.
+  void add(I16 a, I16 b) {
+    for (int i = 0; i < kScoreKeys; ++i) v[i] += a.v[i] * a.v[i] + b.v[i] * b.v[i];
+  }
+  /// score_level(length * sum).
+  I16 levels(I16 length) const {
+    return {{score_level(length.v[0] * v[0]), score_level(length.v[1] * v[1])}};
+  }
+};
 
 // q4: a vector holds one head's four blocks of a quad.
 /// Of block b the sum of number * (2 u - 15). half: there are two rows.

@@ -28,6 +28,12 @@ bool parse_switch(std::string_view key, std::string_view value) {
   bad_value(key, value, "on or off");
 }
 
+ScoreRule parse_score(std::string_view key, std::string_view value) {
+  if (value == "sum") return ScoreRule::sum;
+  if (value == "squares") return ScoreRule::squares;
+  bad_value(key, value, "sum or squares");
+}
+
 int parse_rbit(std::string_view key, std::string_view value) {
   const int64_t bits = parse_int(key, value, 64, 256);
   if (bits != 64 && bits != 128 && bits != 256) bad_value(key, value, "64, 128 or 256");
@@ -77,6 +83,7 @@ constexpr Key kKeys[] = {
      }},
     {"lengths",
      [](Options& o, auto key, auto value) { o.hata.lengths = parse_switch(key, value); }},
+    {"score", [](Options& o, auto key, auto value) { o.hata.score = parse_score(key, value); }},
     {"rerank", [](Options& o, auto key, auto value) { o.hata.rerank = parse_rerank(key, value); }},
     {"weights", [](Options& o, auto, auto value) { o.weights = value; }},
     {"rbit", [](Options& o, auto key, auto value) { o.hata.rbit = parse_rbit(key, value); }},

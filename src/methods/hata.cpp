@@ -1,4 +1,4 @@
-// HATA: rank keys by summed Hamming distance to the codes of a group's queries.
+// HATA: rank keys by Hamming distance to the codes of a group's queries.
 
 #include <algorithm>
 #include <array>
@@ -91,7 +91,7 @@ class Hata final : public Selector {
   }
 
   const Window* by_codes_alone() const override {
-    return options_.rerank == 0 ? &window_ : nullptr;
+    return options_.rerank == 0 && !squares() ? &window_ : nullptr;
   }
 
   std::unique_ptr<KeyStore> make_store(int layer, const HeadShape& shape,
@@ -158,6 +158,8 @@ class Hata final : public Selector {
   }
 
  private:
+  bool squares() const { return options_.score == ScoreRule::squares; }
+
   // The layer's trained weights, nullptr where there are none.
   std::shared_ptr<const LayerWeights> trained(int layer) const {
     if (options_.weights == nullptr) return nullptr;
@@ -200,9 +202,10 @@ class Hata final : public Selector {
     const int rbit = codes.projection().rbit;
     const int group = step.shape.group();
     const int64_t n_padded = ceil_div(step.n_kv, 64) * 64;
+    const auto score_keys = squares() ? score_squares : score;
+    const int bound = squares() ? max_level(group, rbit) : max_score(group, rbit);
     for (size_t row = 0; row < plans.size(); ++row) {
-      top_of(step, s, row, head, range)
-          .reset(wanted(plans[row], s, row, head), max_score(group, rbit));
+      top_of(step, s, row, head, range).reset(wanted(plans[row], s, row, head), bound);
     }
     alignas(64) std::array<int16_t, kTile> scores;
     int64_t keys_scored = 0;
@@ -215,9 +218,9 @@ class Hata final : public Selector {
         if (plans[row].budget == 0) continue;
         const uint64_t* free = s.forced.free(row) + first / 64;
         if (std::all_of(free, free + n / 64, [](uint64_t word) { return word == 0; })) continue;
-        score(query_codes(step, s, row, head), group, rbit,
-              codes.codes(head, step.first_cell + first),
-              codes.lengths(head, step.first_cell + first), n, scores.data());
+        score_keys(query_codes(step, s, row, head), group, rbit,
+                   codes.codes(head, step.first_cell + first),
+                   codes.lengths(head, step.first_cell + first), n, scores.data());
         top_of(step, s, row, head, range).push(first, scores.data(), free, n);
         read = true;
       }
@@ -308,6 +311,10 @@ HataOptions options_of(const Spec& spec, HataOptions options) {
   if (Spec::name_of(spec.text()) != "hata") options.lengths = false;
   options.weights = weights_of(spec, options);
   if (given("lengths")) options.lengths = spec.on("lengths");
+  if (given("score")) {
+    const bool sum = spec.one_of("score", {"sum", "squares"}) == "sum";
+    options.score = sum ? ScoreRule::sum : ScoreRule::squares;
+  }
   if (given("rbit")) options.rbit = static_cast<int>(spec.integer("rbit", 64, 256));
   if (given("rerank")) options.rerank = static_cast<int>(spec.integer("rerank", 0, INT32_MAX));
   if (given("seed")) options.seed = static_cast<uint64_t>(spec.integer("seed", 0, INT64_MAX));

@@ -24,6 +24,8 @@ constexpr const char* kSinkHelp = "first tokens always kept, inside the budget";
 constexpr const char* kRecentHelp =
     "last tokens always kept, inside the budget; k/4: a part of it; -1: min(32, k/2)";
 
+constexpr const char* kScoreHelp =
+    "sum: of the heads' distances; squares: of each head's agreement beyond chance";
 constexpr const char* kRbitHelp = "bits of a random code: 64, 128 or 256";
 constexpr const char* kSeedHelp = "of the random projection";
 constexpr const char* kRerankHelp =
@@ -35,6 +37,7 @@ constexpr MethodParam kHataParams[] = {
     {"sink", "", kSinkHelp},
     {"recent", "", kRecentHelp},
     {"lengths", "", "key lengths in the score"},
+    {"score", "", kScoreHelp},
     {"weights", "auto", "trained codes: those of the model, off (random), or a file"},
     {"rbit", "", kRbitHelp},
     {"seed", "", kSeedHelp},
@@ -44,6 +47,7 @@ constexpr MethodParam kHataParams[] = {
 constexpr MethodParam kPaperParams[] = {
     {"sink", "0", kSinkHelp},
     {"recent", "0", kRecentHelp},
+    {"score", "sum", kScoreHelp},
     {"weights", "auto", "trained codes: the model's by the paper's objective, off, or a file"},
     {"rbit", "", kRbitHelp},
     {"seed", "", kSeedHelp},
@@ -51,8 +55,13 @@ constexpr MethodParam kPaperParams[] = {
     {"rerank-keys", "q4", kRerankKeysHelp},
 };
 constexpr MethodParam kRandomParams[] = {
-    {"sink", "0", kSinkHelp}, {"recent", "0", kRecentHelp}, {"rbit", "", kRbitHelp},
-    {"seed", "", kSeedHelp},  {"rerank", "0", kRerankHelp}, {"rerank-keys", "q4", kRerankKeysHelp},
+    {"sink", "0", kSinkHelp},
+    {"recent", "0", kRecentHelp},
+    {"score", "sum", kScoreHelp},
+    {"rbit", "", kRbitHelp},
+    {"seed", "", kSeedHelp},
+    {"rerank", "0", kRerankHelp},
+    {"rerank-keys", "q4", kRerankKeysHelp},
 };
 constexpr MethodParam kWindowParams[] = {
     {"sink", "0", kSinkHelp},

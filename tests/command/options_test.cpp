@@ -23,6 +23,7 @@ TEST(Options, Defaults) {
   EXPECT_EQ(options.hata.sink, 1);
   EXPECT_EQ(options.hata.recent, -1);
   EXPECT_TRUE(options.hata.lengths);
+  EXPECT_EQ(options.hata.score, ScoreRule::sum);
   EXPECT_EQ(options.hata.rbit, 128);
   EXPECT_EQ(options.hata.rerank, 0);
 }
@@ -30,13 +31,14 @@ TEST(Options, Defaults) {
 TEST(Options, TellTheHost) {
   EXPECT_EQ(host_options(parse({})),
             "method=hata budget=512 dense-layers=2 min-ctx=1024 sink=1 recent=-1 lengths=on "
-            "rerank=0 weights=auto seed=1 rbit=128 prefill=on huge-pages=on");
-  EXPECT_EQ(host_options(parse({"--method", "hata-paper", "--budget",  "1.56%",    "--dense-layers",
-                                "0",        "--min-ctx",  "0",         "--sink",   "4",
-                                "--recent", "16",         "--lengths", "off",      "--seed",
-                                "7",        "--rbit",     "64",        "--rerank", "4"})),
-            "method=hata-paper budget=1.56% dense-layers=0 min-ctx=0 sink=4 recent=16 lengths=off "
-            "rerank=4 weights=auto seed=7 rbit=64 prefill=on huge-pages=on");
+            "score=sum rerank=0 weights=auto seed=1 rbit=128 prefill=on huge-pages=on");
+  EXPECT_EQ(
+      host_options(parse({"--method",  "hata-paper", "--budget", "1.56%",  "--dense-layers", "0",
+                          "--min-ctx", "0",          "--sink",   "4",      "--recent",       "16",
+                          "--lengths", "off",        "--seed",   "7",      "--rbit",         "64",
+                          "--rerank",  "4",          "--score",  "squares"})),
+      "method=hata-paper budget=1.56% dense-layers=0 min-ctx=0 sink=4 recent=16 lengths=off "
+      "score=squares rerank=4 weights=auto seed=7 rbit=64 prefill=on huge-pages=on");
   EXPECT_EQ(host_options(parse({"--method", "ggml", "--budget", "7"})), "method=ggml");
 }
 
@@ -48,6 +50,7 @@ TEST(Options, RefuseNonsense) {
   EXPECT_THROW(parse({"--dense-layers", "-1"}), CLI::ParseError);
   EXPECT_THROW(parse({"--rbit", "96"}), CLI::ParseError);
   EXPECT_THROW(parse({"--lengths", "1"}), CLI::ParseError);
+  EXPECT_THROW(parse({"--score", "max"}), CLI::ParseError);
   for (const char* factor : {"1", "17", "-2", "x"}) {
     EXPECT_THROW(parse({"--rerank", factor}), CLI::ParseError) << factor;
   }

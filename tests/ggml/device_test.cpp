@@ -380,7 +380,7 @@ TEST(Device, WhatStaysDenseIsGgmls) {
     EXPECT_EQ(host_stats()["dense_steps"], 1) << options;
     EXPECT_TRUE(host_stats()["left_to_ggml"].empty()) << host_stats();
   }
-  for (const char* more : {" method=quest", " method=exact-logit", " rerank=2"}) {
+  for (const char* more : {" method=quest", " method=exact-logit", " rerank=2", " score=squares"}) {
     configure(std::string(kSparse) + more);
     EXPECT_EQ(compute(g, graph), theirs) << more;
     EXPECT_EQ(host_stats()["left_to_ggml"]["cuda_method"], 1) << more;

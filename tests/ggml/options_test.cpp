@@ -23,6 +23,7 @@ TEST(Options, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(o.hata.sink, 1);
   EXPECT_EQ(o.hata.recent, -1);
   EXPECT_TRUE(o.hata.lengths);
+  EXPECT_EQ(o.hata.score, ScoreRule::sum);
   EXPECT_EQ(o.hata.rbit, 128);
   EXPECT_EQ(o.hata.rerank, 0);
   EXPECT_EQ(o.hata.seed, 1u);
@@ -35,7 +36,7 @@ TEST(Options, DefaultsAreTheDocumentedOnes) {
 TEST(Options, ReadsEveryKey) {
   const Options o = parse_options(
       " method=exact-logit budget=1.56%  dense-layers=0\tmin-ctx=64 sink=2 recent=8 lengths=off "
-      "rbit=64 rerank=4 "
+      "score=squares rbit=64 rerank=4 "
       "seed=7 max-rows=4 prefill=off huge-pages=off verify=1 stats=on quiet=1 probe=on\n");
   EXPECT_EQ(o.method, "exact-logit");
   EXPECT_DOUBLE_EQ(o.rule.budget.share, 0.0156);
@@ -44,6 +45,7 @@ TEST(Options, ReadsEveryKey) {
   EXPECT_EQ(o.hata.sink, 2);
   EXPECT_EQ(o.hata.recent, 8);
   EXPECT_FALSE(o.hata.lengths);
+  EXPECT_EQ(o.hata.score, ScoreRule::squares);
   EXPECT_EQ(o.hata.rbit, 64);
   EXPECT_EQ(o.hata.rerank, 4);
   EXPECT_EQ(o.hata.seed, 7u);
@@ -67,6 +69,7 @@ TEST(Options, NamesWhatIsWrongAndTheWayOut) {
             "ones (0+5+7: "
             "layers 5 and 7 alone), or auto (what the trained weights say)");
   EXPECT_EQ(refusal("rbit=100"), "option rbit=100: want 64, 128 or 256");
+  EXPECT_EQ(refusal("score=max"), "option score=max: want sum or squares");
   EXPECT_EQ(refusal("rerank=1"), "option rerank=1: want 0 (off) or 2 to 16");
   EXPECT_EQ(refusal("rerank=17"), "option rerank=17: want 0 (off) or 2 to 16");
   EXPECT_NE(refusal("method=magic").find("there are hata, "), std::string::npos);

@@ -292,6 +292,9 @@ void print_unified_ratios(const std::vector<Json>& rows) {
 }
 
 void run_on_gpu(const Options& options, bool methods_given) {
+  if (options.hata.score != ScoreRule::sum) {
+    throw Error("--score squares: --device cuda has kernels for sum alone; give one of the two");
+  }
   bench_attn_cuda({.depths = options.depths,
                    .shape = parse_heads(options.heads, options.head_dim),
                    .type = options.type,

@@ -139,6 +139,14 @@ void add_hata_options(CLI::App& app, HataOptions& options) {
          "weigh scores by the keys' lengths: on or off (the paper's order)")
       ->check(CLI::IsMember({"on", "off"}))
       ->default_str("on");
+  app.add_option_function<std::string>(
+         "--score",
+         [&options](const std::string& text) {
+           options.score = text == "sum" ? ScoreRule::sum : ScoreRule::squares;
+         },
+         "sum (of the heads' distances) or squares (of each head's agreement beyond chance)")
+      ->check(CLI::IsMember({"sum", "squares"}))
+      ->default_str("sum");
   add_rerank(app, options.rerank);
   app.add_option("--seed", options.seed, "seed of the random projection")->capture_default_str();
   add_rbit(app, options.rbit);
@@ -228,11 +236,12 @@ std::string host_options(const MethodOptions& options) {
   const auto on = [](bool value) { return value ? "on" : "off"; };
   const HataOptions& hata = options.hata;
   return fmt::format(
-      "method={} budget={} dense-layers={} min-ctx={} sink={} recent={} lengths={} rerank={} "
-      "weights={} seed={} rbit={} prefill={} huge-pages={}",
+      "method={} budget={} dense-layers={} min-ctx={} sink={} recent={} lengths={} score={} "
+      "rerank={} weights={} seed={} rbit={} prefill={} huge-pages={}",
       as_word(options.method), options.budget.text(), options.dense_layers.text(), options.min_ctx,
-      hata.sink, hata.recent, on(hata.lengths), hata.rerank, as_word(options.weights), hata.seed,
-      hata.rbit, on(options.prefill), on(options.huge_pages));
+      hata.sink, hata.recent, on(hata.lengths), hata.score == ScoreRule::sum ? "sum" : "squares",
+      hata.rerank, as_word(options.weights), hata.seed, hata.rbit, on(options.prefill),
+      on(options.huge_pages));
 }
 
 void check_weights(const std::string& weights, const std::string& model, const char* option) {

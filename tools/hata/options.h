@@ -35,7 +35,7 @@ void add_weights(CLI::App& app, std::string& weights);
 void add_rbit(CLI::App& app, int& rbit);
 void add_rerank(CLI::App& app, int& rerank);
 void add_cache_type(CLI::App& app, std::string& type);
-/// --sink, --recent, --lengths, --rerank, --seed, --rbit
+/// --sink, --recent, --lengths, --score, --rerank, --seed, --rbit
 void add_hata_options(CLI::App& app, HataOptions& options);
 /// --method, --budget, --dense-layers, --min-ctx, --prefill, --huge-pages, --weights and those of
 /// add_hata_options.
