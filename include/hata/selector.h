@@ -208,7 +208,7 @@ struct HataOptions {
   int recent = -1;      ///< last tokens; -1: min(32, budget / 2)
   int rerank = 0;       ///< 2 to 16: budget * rerank keys by codes, the best of them by 4-bit keys
   uint64_t seed = 1;    ///< of all that is random
-  ScoreRule score = ScoreRule::sum;
+  ScoreRule score = ScoreRule::sum;  ///< how a group's heads make one score (hata/score.h)
   /// Trained projections; layers without any, and all where it is nullptr, have random ones.
   std::shared_ptr<const Weights> weights = nullptr;
   std::string model = {};  ///< its fingerprint, where known: another's weights keep layers dense
