@@ -76,8 +76,8 @@ HATA_GGML_API void hata_ggml_invalidate(const void* begin, size_t bytes);
  * default and costs nothing. Not while a graph is computed. */
 HATA_GGML_API void hata_ggml_set_inspector(void (*fn)(const void* step, void* user), void* user);
 
-/* The same after every batch of more than max-rows rows (a hata::PrefillInspection), for training.
- * Needs prefill=on. */
+/* The same for every batch of more than max-rows rows (a hata::PrefillInspection), for training:
+ * on the CPU, where it needs prefill=on, and on CUDA devices. */
 HATA_GGML_API void hata_ggml_set_prefill_inspector(void (*fn)(const void* step, void* user),
                                                    void* user);
 

@@ -18,8 +18,9 @@ struct Inspection {
   const CellIndex& index;
 };
 
-/// A batch of many rows (a prefill) of one stream, after it was attended to: its keys are in the
-/// cache. See hata_ggml_set_prefill_inspector.
+/// A batch of many rows (a prefill) of one stream, its keys in the cache: on a CPU after it was
+/// attended to; on a CUDA device before, a copy without values and outputs. See
+/// hata_ggml_set_prefill_inspector.
 struct PrefillInspection {
   int layer;
   const Step& step;

@@ -16,15 +16,15 @@ using Layers = std::vector<int>;  // ascending
 // One document: read densely, then continued under other settings, again and again.
 class Document {
  public:
-  Document(const Model& model, const std::vector<Token>& tokens, const LayerCheckOptions& options)
+  Document(const Reader& reader, const std::vector<Token>& tokens, const LayerCheckOptions& options)
       : options_(options) {
     const auto n = std::ssize(tokens);
     const auto compared = std::min<int64_t>(options.n_compared, n / 8);
     query_ = {.scoring = Scoring::compare, .tokens = {tokens.end() - compared, tokens.end()}};
     configure_host("method=dense");
-    session_ =
-        std::make_unique<Session>(model, SessionOptions{.n_ctx = n, .threads = options.threads});
-    session_->prefill({tokens.data(), static_cast<size_t>(n - compared)});
+    session_ = std::make_unique<Session>(reader.model(),
+                                         SessionOptions{.n_ctx = n, .threads = options.threads});
+    reader.read(*session_, {tokens.data(), static_cast<size_t>(n - compared)});
     dense_ = predict(*session_, query_);
   }
 
@@ -48,13 +48,13 @@ class Document {
 
 }  // namespace
 
-LayerCheck check_layers(const Model& model, const std::vector<std::vector<Token>>& documents,
+LayerCheck check_layers(const Reader& reader, const std::vector<std::vector<Token>>& documents,
                         const LayerCheckOptions& options,
                         const std::function<void(const std::string& what)>& progress) {
   std::vector<std::unique_ptr<Document>> read;
   for (const auto& tokens : documents) {
     progress("reading document " + std::to_string(read.size() + 1));
-    read.push_back(std::make_unique<Document>(model, tokens, options));
+    read.push_back(std::make_unique<Document>(reader, tokens, options));
   }
   const auto mean_kl = [&](const Layers& dense) {
     double sum = 0;
@@ -69,7 +69,7 @@ LayerCheck check_layers(const Model& model, const std::vector<std::vector<Token>
   for (const int layer : options.layers) {
     progress("layer " + std::to_string(layer) + " alone");
     Layers others;
-    for (int i = 0; i < model.n_layers(); ++i) {
+    for (int i = 0; i < reader.model().n_layers(); ++i) {
       if (i != layer) others.push_back(i);
     }
     check.kl_alone.push_back(mean_kl(others));

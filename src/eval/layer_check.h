@@ -31,7 +31,7 @@ struct LayerCheck {
 /// KL(dense || sparse) of the next token, mean over the compared tokens of all documents. Layers
 /// become dense, the one that costs most by itself first, until the others together cost no more
 /// than most_kl. `progress` hears what is measured.
-LayerCheck check_layers(const Model& model, const std::vector<std::vector<Token>>& documents,
+LayerCheck check_layers(const Reader& reader, const std::vector<std::vector<Token>>& documents,
                         const LayerCheckOptions& options,
                         const std::function<void(const std::string& what)>& progress);
 

@@ -36,11 +36,17 @@ class Run {
         states_(states),
         file_(file),
         listener_(listener),
+        reader_(model, options.device),
         tokenizer_(model.vocab()),
         plan_(tokenizer_, model, options) {
     for (const Setting& setting : options.settings) {
       observe_ = observe_ || (setting.method != "ggml" &&
                               make_selector(setting.method, HataOptions{})->needs_totals());
+      if (observe_ && options.device != Device::cpu) {
+        throw Error("--device cuda: " + setting.method +
+                    " looks at the queries of the prompt, which is seen on the CPU alone; leave "
+                    "the method out, or take --device cpu");
+      }
     }
   }
 
@@ -75,6 +81,7 @@ class Run {
   const States& states_;
   ResultsFile& file_;
   const Listener& listener_;
+  Reader reader_;
   LlamaTokenizer tokenizer_;
   Plan plan_;
   Work work_;
@@ -151,7 +158,7 @@ std::unique_ptr<Session> Run::read(const Job& job, const Sample& sample) {
     return session;
   }
   const auto n_tokens = sample.tokens.size();
-  session->prefill(sample.tokens, [&](int64_t done) {
+  reader_.read(*session, sample.tokens, [&](int64_t done) {
     tell(job, std::to_string(done) + "/" + std::to_string(n_tokens) + " tokens read");
   });
   work_.has_read(job.weight(), seconds_since(start));

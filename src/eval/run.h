@@ -23,6 +23,7 @@ struct RunOptions {
   uint64_t seed = 1;
   int inspect = 2;  ///< so many queries of each document are inspected, at their first answer
   int threads = 1;
+  Device device = Device::cpu;  ///< that documents are read on
 };
 
 /// What a file of results must agree on to be continued.

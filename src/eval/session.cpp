@@ -61,13 +61,31 @@ std::vector<Token> tokenize(const llama_vocab* vocab, std::string_view text, boo
   return tokens;
 }
 
+std::vector<ggml_backend_dev_t> cuda_devices() {
+  std::vector<ggml_backend_dev_t> found;
+  for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+    ggml_backend_dev_t device = ggml_backend_dev_get(i);
+    const std::string_view library = ggml_backend_reg_name(ggml_backend_dev_backend_reg(device));
+    if (library == "CUDA") found.push_back(device);
+  }
+  if (found.empty()) {
+    throw Error(
+        "--device cuda: this llama.cpp has no CUDA device (none is there, or it was built without "
+        "CUDA: docs/cuda-llama.md); --device cpu does without");
+  }
+  return found;
+}
+
 }  // namespace
 
-Model::Model(const std::string& path, bool vocab_only) : path_(path) {
+Model::Model(const std::string& path, Device device) : path_(path) {
   LlamaLog& log = LlamaLog::instance();
   log.clear();
   llama_model_params params = llama_model_default_params();
-  params.vocab_only = vocab_only;
+  std::vector<ggml_backend_dev_t> devices;  // up to a nullptr; none: the CPU
+  if (device == Device::cuda) devices = cuda_devices();
+  devices.push_back(nullptr);
+  if (device != Device::any) params.devices = devices.data();
   model_.reset(llama_model_load_from_file(path.c_str(), params));
   if (model_ == nullptr) throw Error(path + ": llama.cpp cannot load it" + log.last_error());
 }
@@ -160,6 +178,18 @@ void Session::restore(std::span<const uint8_t> state, int64_t n) {
                 " tokens" + LlamaLog::instance().last_error());
   }
   n_past_ = n;
+}
+
+Reader::Reader(const Model& model, Device device) : model_(model) {
+  if (device == Device::cuda) on_device_.emplace(model.path(), device);
+}
+
+void Reader::read(Session& session, std::span<const Token> tokens,
+                  const PrefillProgress& progress) const {
+  if (!on_device_) return session.prefill(tokens, progress);
+  Session there(*on_device_, {.n_ctx = std::ssize(tokens)});
+  there.prefill(tokens, progress);
+  session.restore(there.save(), std::ssize(tokens));
 }
 
 std::vector<Token> prompt_tokens(const llama_vocab* vocab, const std::string& text) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,10 +16,17 @@
 
 namespace hata::eval {
 
+/// What computes a model's graphs.
+enum class Device {
+  any,  ///< llama.cpp's choice: all layers on a GPU, where it knows one
+  cpu,
+  cuda,  ///< all layers on CUDA devices
+};
+
 class Model {
  public:
-  /// Throws Error with llama.cpp's last message. `vocab_only`: no weights.
-  explicit Model(const std::string& path, bool vocab_only = false);
+  /// Throws Error with llama.cpp's last message, and where there is no such device.
+  explicit Model(const std::string& path, Device device = Device::any);
 
   llama_model* get() const { return model_.get(); }
   const llama_vocab* vocab() const { return llama_model_get_vocab(model_.get()); }
@@ -79,6 +87,27 @@ class Session {
   std::unique_ptr<llama_context, Free> context_;
   int64_t n_past_ = 0;
   Token next_ = 0;
+};
+
+/// Reads documents for sessions on the CPU: there, or faster on a CUDA device, from which the
+/// sequence comes over as llama.cpp saves it.
+class Reader {
+ public:
+  /// `model` is on the CPU and must outlive the reader. Device::cuda: it is loaded there, too.
+  /// Throws Error as Model does.
+  explicit Reader(const Model& model, Device device = Device::cpu);
+
+  const Model& model() const { return model_; }
+  /// The one that reads.
+  const Model& reading() const { return on_device_ ? *on_device_ : model_; }
+
+  /// Puts the tokens into an empty session of model().
+  void read(Session& session, std::span<const Token> tokens,
+            const PrefillProgress& progress = {}) const;
+
+ private:
+  const Model& model_;
+  std::optional<Model> on_device_;
 };
 
 /// The tokens of a prompt, with what the model wants at its start; special tokens are recognised.

@@ -9,6 +9,7 @@
 #include "core/q8.h"
 #include "ggml/log.h"
 #include "ggml/rotation.h"
+#include "hata/inspect.h"
 
 namespace hata::host {
 namespace {
@@ -47,8 +48,11 @@ ggml_status DeviceRun::compute(ggml_backend_t backend, ggml_cgraph* graph, uint6
   find_attention(backend);
   shared_.caches.graph_writes(real, shared_.ops, graph, number);
   plan_tasks();
-  const ggml_status status = tasks_.empty() ? real.ggml_backend_graph_compute_async(backend, graph)
-                                            : compute_parts(backend, graph);
+  const bool watched =
+      shared_.prefill_inspector.fn != nullptr && layout_.known() && real.missing_on_device.empty();
+  const ggml_status status = !tasks_.empty() ? compute_parts(backend, graph)
+                             : watched       ? compute_watched(backend, graph)
+                                       : real.ggml_backend_graph_compute_async(backend, graph);
   tasks_.clear();
   candidates_.clear();
   masks_.clear();
@@ -308,6 +312,30 @@ ggml_status DeviceRun::compute_parts(ggml_backend_t backend, ggml_cgraph* graph)
   const OnCudaDevice on(*cuda_, lane_->device());
   lane_->end_graph();
   return status;
+}
+
+// A prefill is ggml's own; before each of its attention nodes the inspector sees what it attends
+// to.
+ggml_status DeviceRun::compute_watched(ggml_backend_t backend, ggml_cgraph* graph) {
+  const Real& real = shared_.real;
+  int at = 0;
+  for (int i = 0; i < static_cast<int>(nodes_.size()); ++i) {
+    ggml_tensor* node = nodes_[static_cast<size_t>(i)];
+    Attention attention;
+    const bool seen = node->op == shared_.ops.flash_attn &&
+                      read_attention(shared_.ops, node, attention) == Reason::none &&
+                      attention.type == GGML_TYPE_F16 && attention.n_streams == 1 &&
+                      attention.n_rows > config_->options.max_rows;
+    if (!seen) continue;
+    const ggml_status status = compute_part(backend, graph, at, i - at);
+    if (status != GGML_STATUS_SUCCESS) return status;
+    at = i;
+    real.ggml_backend_synchronize(backend);
+    const Step step = host_copy_.fetch(real, attention);
+    const PrefillInspection inspection{.layer = attention.layer, .step = step};
+    shared_.prefill_inspector.fn(&inspection, shared_.prefill_inspector.user);
+  }
+  return compute_part(backend, graph, at, static_cast<int>(nodes_.size()) - at);
 }
 
 bool DeviceRun::worked(hata_cuda_status status) {

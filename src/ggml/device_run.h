@@ -19,6 +19,7 @@
 #include "ggml/device_plan.h"
 #include "ggml/graph_cut.h"
 #include "ggml/graph_run.h"
+#include "ggml/host_copy.h"
 
 namespace hata::host {
 
@@ -68,6 +69,7 @@ class DeviceRun {
   // --- while it is computed: false says that the node is left to ggml ------------------------
   ggml_status compute_part(ggml_backend_t backend, ggml_cgraph* graph, int first, int n);
   ggml_status compute_parts(ggml_backend_t backend, ggml_cgraph* graph);
+  ggml_status compute_watched(ggml_backend_t backend, ggml_cgraph* graph);
   bool worked(hata_cuda_status status);
   bool done(bool by_the_lane);
   bool upload_slopes(const Attention& attention);
@@ -116,6 +118,7 @@ class DeviceRun {
   std::vector<float> slopes_;
   std::vector<std::byte> rows_;   // keys that came to the host
   std::vector<float> wide_rows_;  // the same of q8_0
+  HostCopy host_copy_;
 
   std::deque<Verifier> verifiers_;  // [stream]
   int64_t wrong_masks_ = 0;

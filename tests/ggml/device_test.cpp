@@ -14,6 +14,7 @@
 #include "ggml/device_run.h"
 #include "ggml/host.h"
 #include "hata/ggml.h"
+#include "hata/inspect.h"
 #include "stats_of.h"
 
 namespace hata::host {
@@ -585,6 +586,60 @@ TEST(Device, LayersOnTwoDevicesTakeTurns) {
       EXPECT_LT(largest_difference(ours, theirs), 1e-5f) << "layer " << g->s.layer;
     }
   }
+}
+
+// --- a prefill that is looked at ----------------------------------------------------------------
+
+struct SeenPrefill {
+  const AttentionGraph& g;
+  int n_seen = 0;
+
+  void see(const PrefillInspection& inspection) {
+    ++n_seen;
+    const Step& step = inspection.step;
+    EXPECT_EQ(inspection.layer, g.s.layer);
+    ASSERT_EQ(std::ssize(step.rows), g.s.n_rows);
+    EXPECT_EQ(step.n_kv, g.s.n_kv);
+    EXPECT_EQ(step.shape.n_kv_heads, g.s.n_kv_heads);
+    const auto d = static_cast<size_t>(g.s.head_dim);
+    for (int64_t t = 0; t < g.s.n_rows; ++t) {
+      const Row& row = step.rows[static_cast<size_t>(t)];
+      for (int64_t h = 0; h < g.s.n_q_heads; ++h) {
+        const auto* q = static_cast<const float*>(g.query->data) + (t * g.s.n_q_heads + h) * d;
+        EXPECT_NE(row.query(static_cast<int>(h)), q) << "it is a copy";
+        EXPECT_TRUE(std::equal(q, q + d, row.query(static_cast<int>(h))));
+      }
+      const auto* mask = static_cast<const uint16_t*>(g.mask->data) + t * g.s.n_kv;
+      EXPECT_TRUE(std::equal(mask, mask + g.s.n_kv, row.mask));
+    }
+    const size_t bytes = d * sizeof(uint16_t);
+    for (int64_t cell = 0; cell < g.s.n_kv; ++cell) {
+      for (int64_t h = 0; h < g.s.n_kv_heads; ++h) {
+        const auto* key =
+            static_cast<const char*>(g.keys->data) + (cell * g.s.n_kv_heads + h) * bytes;
+        EXPECT_EQ(std::memcmp(step.keys.row(cell, static_cast<int>(h)), key, bytes), 0) << cell;
+      }
+    }
+  }
+};
+
+TEST(Device, AnInspectorSeesWhatAPrefillAttendsTo) {
+  const GraphShape shape{.n_rows = 40};
+  AttentionGraph g(shape), unseen(shape);
+  hide_cells(g, 7);
+  hide_cells(unseen, 7);
+  SeenPrefill seen{g};
+  hata_ggml_set_prefill_inspector(
+      [](const void* step, void* user) {
+        static_cast<SeenPrefill*>(user)->see(*static_cast<const PrefillInspection*>(step));
+      },
+      &seen);
+  configure("method=dense quiet=1");
+  const auto out = compute(g, g.graph({g.write, g.attention}));
+  hata_ggml_set_prefill_inspector(nullptr, nullptr);
+  EXPECT_EQ(seen.n_seen, 1);
+  EXPECT_EQ(out, compute(unseen, unseen.graph({unseen.write, unseen.attention})));
+  EXPECT_EQ(seen.n_seen, 1);
 }
 
 // --- the parts ---------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ void export_tasks(const Options& options, const eval::Model& model, const eval::
 }
 
 void run(const Options& options) {
-  const eval::Model model = open_model(options.model);
+  const eval::Model model = open_model(options.model, eval::Device::cpu);
   for (const DenseLayers& layers : options.dense_layers) {
     layers.check(model.n_layers(), model.path());
   }
@@ -229,6 +229,7 @@ void add_how(CLI::App& app, Options& options) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   add_threads(app, options.run.threads);
+  add_device(app, options.run.device);
 }
 
 void add_outputs(CLI::App& app, Options& options) {

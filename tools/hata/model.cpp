@@ -16,12 +16,23 @@ void add_model(CLI::App& app, std::string& path, bool required) {
       ->required(required);
 }
 
-eval::Model open_model(const std::string& given) {
+void add_device(CLI::App& app, eval::Device& device) {
+  app.add_option_function<std::string>(
+         "--device",
+         [&device](const std::string& name) {
+           device = name == "cuda" ? eval::Device::cuda : eval::Device::cpu;
+         },
+         "what reads the documents: cpu, or cuda where llama.cpp was built with CUDA")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->default_str("cpu");
+}
+
+eval::Model open_model(const std::string& given, eval::Device device) {
   const std::string path = given.empty() ? bundled_model() : given;
   (void)weights::read_gguf(path);
   Progress progress;
   progress.show("loading {}", path);
-  return eval::Model(path);
+  return eval::Model(path, device);
 }
 
 std::string executable_folder() {

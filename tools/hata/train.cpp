@@ -41,6 +41,7 @@ struct Options {
   double most_kl = 0.05;
   bool resume = false;
   int threads = 1;
+  eval::Device device = eval::Device::cpu;
 };
 
 // Budgets that are measured for --budget auto.
@@ -67,7 +68,8 @@ class Train {
         model_path_(options.model.empty() ? bundled_model() : options.model),
         header_(weights::read_gguf(model_path_)),
         shape_(trainable(weights::model_shape(header_), model_path_)),
-        model_(open_model(options.model)),
+        model_(open_model(options.model, eval::Device::cpu)),
+        reader_(model_, options.device),
         tokenizer_(model_.vocab()),
         documents_(tokenizer_, options.texts, options.n_ctx, options.rows + options.held_out,
                    options.train.seed) {
@@ -278,7 +280,7 @@ class Train {
     const auto n = static_cast<int64_t>(tokens.size());
     learn::Sampler sampler(n, options_.queries,
                            options_.train.seed + static_cast<uint64_t>(number));
-    eval::Session session(model_, {.n_ctx = n, .threads = options_.threads});
+    eval::Session session(reader_.reading(), {.n_ctx = n, .threads = options_.threads});
     int64_t first_position = 0;
     const eval::PrefillWatch watch([&](const PrefillInspection& seen) {
       sampler.observe(seen.layer, seen.step, first_position);
@@ -406,7 +408,7 @@ class Train {
       documents.push_back(documents_.make(documents_.size() - 1 - i));
     }
     const eval::LayerCheck found = eval::check_layers(
-        model_, documents, check,
+        reader_, documents, check,
         [&](const std::string& what) { progress_.show("which layers may be sparse: {}", what); });
     progress_.clear();
     file.weights.dense_layers = found.dense_layers;
@@ -463,6 +465,7 @@ class Train {
   weights::GgufFile header_;
   weights::ModelShape shape_;
   eval::Model model_;
+  eval::Reader reader_;
   eval::LlamaTokenizer tokenizer_;
   TrainingDocuments documents_;
   std::string folder_;   ///< of this run
@@ -550,6 +553,7 @@ void add_train(CLI::App& app) {
       ->capture_default_str();
   train->add_flag("--resume", options->resume, "go on with a run that was interrupted");
   add_threads(*train, options->threads);
+  add_device(*train, options->device);
   train->callback([options] { Train(*options).run(); });
 }
 

@@ -1,0 +1,39 @@
+#include "ggml/host_copy.h"
+
+namespace hata::host {
+namespace {
+
+constexpr int kQ = 0, kK = 1, kV = 2, kMask = 3;  // sources of an attention node
+
+}  // namespace
+
+// The bytes that a view spans, gaps included: its strides stay true.
+const ggml_tensor* HostCopy::copy(const Real& real, const ggml_tensor* tensor, size_t slot) {
+  std::vector<std::byte>& bytes = bytes_[slot];
+  bytes.resize(real.ggml_nbytes(tensor));
+  real.ggml_backend_tensor_get(tensor, bytes.data(), 0, bytes.size());
+  tensors_[slot] = *tensor;
+  tensors_[slot].data = bytes.data();
+  return &tensors_[slot];
+}
+
+Step HostCopy::fetch(const Real& real, const Attention& attention) {
+  const auto here = [&](int source, size_t slot) {
+    return const_cast<ggml_tensor*>(copy(real, attention.node->src[source], slot));
+  };
+  node_ = *attention.node;
+  node_.src[kQ] = here(kQ, 0);
+  node_.src[kK] = here(kK, 1);
+  if (node_.src[kMask] != nullptr) node_.src[kMask] = here(kMask, 2);
+  values_ = *node_.src[kV];
+  values_.data = nullptr;
+  node_.src[kV] = &values_;
+  Attention copied = attention;
+  copied.node = &node_;
+  rows_.resize(static_cast<size_t>(attention.n_rows));
+  Step step = copied.step(0, rows_);
+  for (Row& row : rows_) row.out = nullptr;
+  return step;
+}
+
+}  // namespace hata::host

@@ -1,0 +1,28 @@
+// An attention node whose tensors lie on a device, as a step that the host can read.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "ggml/node.h"
+
+namespace hata::host {
+
+/// Memory that is used again from node to node.
+class HostCopy {
+ public:
+  /// Queries, keys and mask of a node of one stream come to the host; what computes them must have
+  /// run. The values do not: they are nullptr in the step. It is valid until the next call.
+  Step fetch(const Real& real, const Attention& attention);
+
+ private:
+  const ggml_tensor* copy(const Real& real, const ggml_tensor* tensor, size_t slot);
+
+  static constexpr size_t kCopies = 3;
+  std::array<std::vector<std::byte>, kCopies> bytes_;
+  std::array<ggml_tensor, kCopies> tensors_;
+  ggml_tensor values_, node_;
+  std::vector<Row> rows_;
+};
+
+}  // namespace hata::host
