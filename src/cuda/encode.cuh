@@ -106,7 +106,7 @@ constexpr int kCodeParts = 16;  ///< of a code as blocks send them, at most
 template <int kWords>
 struct Codes {
   uint32_t parts[kMaxGroup + 1][kCodeParts];  ///< as they come from the blocks
-  alignas(16) uint32_t vectors[kMaxGroup + 1][kWords];
+  uint32_t vectors[kMaxGroup + 1][kWords];
   // Of the rule of sums:
   alignas(16) uint32_t majority[kWords];
   alignas(16) uint32_t planes[4][kWords];
@@ -207,12 +207,18 @@ __device__ __forceinline__ void encode_slab(const float* slab, int head_dim, int
   }
 }
 
-/// Codes out of the parts that came. Called by whole warps, one a word (of kWords warps); lane v
-/// has, and gets, the word of vector v. `width`: columns of a part.
-template <int kWords>
-__device__ __forceinline__ uint32_t join_parts(Codes<kWords>& codes, int n_vectors, int width) {
+/// What scoring needs of the group's codes: these, out of the parts that came, and for the rule of
+/// sums (kSums) their planes. The sum over the group of popcount(query xor key) is,
+/// with c of the group's queries having bit i set, m = whether these are most of them and
+/// t = |group - 2 c|:  sum_i min(c, group - c) + sum_i t_i [key_i != m_i], and t is the sum of a
+/// few bit planes: 2 popcounts a word for a group of 4, not 4.
+/// Called by whole warps, one a word; lane v has the word of vector v. `width`: columns of a part.
+template <bool kSums, int kWords>
+__device__ __forceinline__ void finish_codes(Codes<kWords>& codes, int n_vectors, int group,
+                                             int width) {
   static_assert(kMaxGroup < kWarp);
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
+  if (warp >= kWords) return;
   uint32_t word = 0;
   if (lane < n_vectors) {
     const int shift = log2_of(kWarp) - log2_of(width);
@@ -222,17 +228,7 @@ __device__ __forceinline__ uint32_t join_parts(Codes<kWords>& codes, int n_vecto
     }
     codes.vectors[lane][warp] = word;
   }
-  return word;
-}
-
-/// What the rule of sums needs of the group's codes. The sum over the group of popcount(query xor
-/// key) is, with c of the group's queries having bit i set, m = whether these are most of them and
-/// t = |group - 2 c|:  sum_i min(c, group - c) + sum_i t_i [key_i != m_i], and t is the sum of a
-/// few bit planes: 2 popcounts a word for a group of 4, not 4.
-/// Called by whole warps, one a word; lane v has the word of vector v.
-template <int kWords>
-__device__ __forceinline__ void make_planes(Codes<kWords>& codes, uint32_t word, int group) {
-  const int warp = warp_index(), lane = threadIdx.x % kWarp;
+  if (!kSums) return;
   int c = 0;
 #pragma unroll 4
   for (int g = 0; g < group; ++g) c += __shfl_sync(kAll, word, g) >> lane & 1;

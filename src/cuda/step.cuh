@@ -801,10 +801,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kStepWarps / kWarps)
   if (kWarps == kStepWarps) begin_codes(kSoon, kStages);
   receive(shared_address(&arrivals.codes), n_blocks == 1);
   if (kWarps == kHalfWarps) begin_codes(kSoon, kStages);  // they come where W was
-  if (warp_index() < kWords) {
-    const uint32_t word = join_parts(codes, n_vectors, 32 * kWords >> log2_of(code_parts));
-    if constexpr (!Query::kSquares) make_planes(codes, word, p.group);
-  }
+  finish_codes<!Query::kSquares>(codes, n_vectors, p.group, 32 * kWords >> log2_of(code_parts));
   __syncthreads();
   chooser.store_last_code();
   stamp(p, Part::kExchange);
