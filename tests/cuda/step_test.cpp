@@ -1123,7 +1123,8 @@ TEST(StepErrors, NameTheField) {
             "q_type is 3; want HATA_CUDA_F32, HATA_CUDA_F16 or HATA_CUDA_BF16");
   EXPECT_EQ(refusal([](auto& s) { s.out_type = HATA_CUDA_Q8_0; }),
             "out_type is 3; want HATA_CUDA_F32, HATA_CUDA_F16 or HATA_CUDA_BF16");
-  EXPECT_EQ(refusal([](auto& s) { s.score = static_cast<hata_cuda_score>(2); }),
+  const int unknown = 2;  // as C may pass it
+  EXPECT_EQ(refusal([&](auto& s) { std::memcpy(&s.score, &unknown, sizeof(s.score)); }),
             "score is 2; want HATA_CUDA_SUM or HATA_CUDA_SQUARES");
 }
 
