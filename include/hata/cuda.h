@@ -139,7 +139,7 @@ typedef struct {
   int max_n_kv;              ///< at least as many as any row has (host): sizes the launch
 
   // --- which keys -------------------------------------------------------------------------
-  hata_cuda_score score;
+  hata_cuda_score score;  ///< the rule; 0: the sum
   const int32_t*
       budgets;       ///< [n_rows] keys of each KV head, forced ones counted in; NULL: `budget`
   int budget;        ///< 1 or more; with `budgets`: none exceeds it

@@ -1,6 +1,5 @@
-// Stage 2 on the GPU: the bin of a key, which is its score (include/hata/score.h), of sums plus
-// max_score. A rule is a class of queries, and the kernels are made for each: SumQuery,
-// SquaresQuery.
+// Stage 2 on the GPU: the bin of a key, which is its score (include/hata/score.h), a sum's plus
+// max_score. Each rule is a class that kernels are instantiated for: SumQuery, SquaresQuery.
 #pragma once
 
 #include "encode.cuh"
@@ -50,8 +49,8 @@ template <int kKeyWords, int kPlanes>
 struct SumQuery {
   static constexpr int kWords = kKeyWords;
   static constexpr bool kSquares = false;
-  static constexpr int kBinShift =
-      kScoreShift;  ///< scaled_bins are bins times 2^kBinShift and some
+  /// Of scaled_bins(): a bin times 2^kBinShift and some.
+  static constexpr int kBinShift = kScoreShift;
   static constexpr bool kSplit = kBinaryMma && kPlanes == 1;
   static constexpr int kPairs = (kPlanes + 1) / 2;  ///< of planes
 
@@ -146,8 +145,8 @@ __device__ __forceinline__ int sum_lanes(int v) {
   return static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(v)));
 }
 
-/// A group's query as the rule of squares takes it: 2 kPairs heads, of which those that the group
-/// lacks agree with no key.
+/// A group's query as the rule of squares takes it: 2 kPairs heads, of which those beyond the group
+/// agree with no key.
 ///
 /// Binary tensor cores: of a key x that is exclusive-ored with head 0, and m_g, the bits in which
 /// head g differs from head 0,  popcount(x xor m_g) = popcount(x) + popcount(m_g)
@@ -161,11 +160,14 @@ struct SquaresQuery {
   static constexpr int kBinShift = 17;  ///< a level is a float's bits, shifted: score_level()
   static constexpr int kHeads = 2 * kPairs;
 
+  static_assert(offsetof(Codes<kWords>, vectors) % 16 == 0);  // for load_code
+
   const Codes<kWords>& codes;
-  int group, half;  ///< half: rbit / 2
+  int group;
+  int half;  ///< rbit / 2
   uint32_t first[kBinaryMma ? kWords : 1];
   uint32_t columns[kBinaryMma ? kPairs : 1][kWords];
-  int apart[kBinaryMma ? kHeads : 1];  ///< popcount(m_g)
+  int apart[kBinaryMma ? kHeads : 1];  ///< popcount(m_g); of no head: so many that it is never near
 
   __device__ __forceinline__ SquaresQuery(const Codes<kWords>& c, int heads, int rbit)
       : codes(c), group(heads), half(rbit / 2) {
