@@ -173,18 +173,25 @@ TEST(Selectors, DefaultsStandInTheirSpecs) {
   }
 }
 
-// The paper's rule has a sum, whatever the options say; what a device can do is a sum, too.
+// The paper's rule has a sum, whatever the options say.
 TEST(Selectors, TheScoreRuleIsTheirOwnOrTheOptions) {
   const HataOptions squares{.score = ScoreRule::squares};
-  const auto by_sum = [](const char* spec, const HataOptions& options) {
-    return make_selector(spec, options)->by_codes_alone() != nullptr;
+  const auto by_sum = [](const std::string& spec, const HataOptions& options) {
+    return make_selector(spec, options)->by_codes_alone().value().score == ScoreRule::sum;
   };
-  for (const char* method : {"hata", "hata-paper", "random"}) {
+  for (const std::string method : {"hata", "hata-paper", "random"}) {
     EXPECT_TRUE(by_sum(method, {})) << method;
-    EXPECT_EQ(by_sum(method, squares), std::string_view(method) != "hata") << method;
-    EXPECT_FALSE(by_sum((std::string(method) + ":score=squares").c_str(), {})) << method;
-    EXPECT_TRUE(by_sum((std::string(method) + ":score=sum").c_str(), squares)) << method;
+    EXPECT_EQ(by_sum(method, squares), method != "hata") << method;
+    EXPECT_FALSE(by_sum(method + ":score=squares", {})) << method;
+    EXPECT_TRUE(by_sum(method + ":score=sum", squares)) << method;
   }
+}
+
+TEST(Selectors, ADeviceIsToldOfMethodsByCodesAlone) {
+  EXPECT_TRUE(make_selector("hata:score=squares", {})->by_codes_alone());
+  EXPECT_FALSE(make_selector("hata:score=squares:rerank=4", {})->by_codes_alone());
+  EXPECT_FALSE(make_selector("hata:rerank=4", {})->by_codes_alone());
+  EXPECT_FALSE(make_selector("quest", {})->by_codes_alone());
 }
 
 TEST(Selectors, RefuseBadOptions) {

@@ -173,6 +173,7 @@ hata_cuda_step Bench::step(int s, int budget, hata_cuda_mode mode) const {
   step.out_head_stride = step.q_head_stride;
   step.out_row_stride = step.q_row_stride;
   step.max_n_kv = c.n_kv;
+  step.score = options_.score;
   step.budget = budget;
   step.sink = 1;
   step.recent = std::min(32, budget / 2);
@@ -199,9 +200,11 @@ void Bench::report(const std::string& method, const char* stage, int budget, dou
 void Bench::measure(const std::string& method, double given,
                     const std::function<void(const Row&)>& row) {
   const int budget = budget_of(given, cell_.n_kv);
+  const bool squares = method == "hata:score=squares";
   const auto decode = [&](hata_cuda_mode mode, bool early, bool encode_last = true) {
     return [=, this](int set) {
       hata_cuda_step s = step(set, budget, mode);
+      if (squares) s.score = HATA_CUDA_SQUARES;
       s.early = early ? 1 : 0;
       s.encode_last = encode_last ? 1 : 0;
       check(hata_cuda_decode(&s, workspace_.get(), workspace_.size(), stream_), "decode");
@@ -210,8 +213,8 @@ void Bench::measure(const std::string& method, double given,
   if (method == "dense") {
     report(method, "step", cell_.n_kv, cell_.cache_bytes(), decode(HATA_CUDA_DENSE, false, false),
            row);
-  } else if (method == "hata" || method == "hata-early") {
-    const auto enqueue = decode(HATA_CUDA_SPARSE, method != "hata");
+  } else if (method == "hata" || method == "hata-early" || squares) {
+    const auto enqueue = decode(HATA_CUDA_SPARSE, method == "hata-early");
     report(method, "step", budget, step_bytes(budget), enqueue, row);
     if (options_.clocks) measure_parts(method, budget, enqueue, row);
   } else if (method == "auto") {
@@ -349,6 +352,7 @@ void Bench::measure_loki(int budget, const std::function<void(const Row&)>& row)
 const char* methods_help() {
   return "dense       all keys, by our own kernel\n"
          "hata        always sparse\n"
+         "hata:score=squares  the same by the rule of squares\n"
          "hata-early  as hata, each step launched to overlap with the one before\n"
          "auto        sparse or dense, whichever was measured to be faster\n"
          "attend      attention to given keys alone (the last stage)\n"

@@ -32,7 +32,8 @@ struct Options {
   std::vector<std::string> methods = {"dense", "hata", "auto"};
   int rbit = 128;
   bool lengths = true;
-  bool alike = false;   ///< keys about a common mean
+  hata_cuda_score score = HATA_CUDA_SUM;  ///< of methods that name none
+  bool alike = false;                     ///< keys about a common mean
   int late = 0;         ///< so many of the last keys are long, so that most are chosen there
   bool clocks = false;  ///< also: the parts of HATA's kernel
   double memory_gb = 70.0;

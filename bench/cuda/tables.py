@@ -20,9 +20,10 @@ WORDS = ("method", "type", "layout", "stage")
 TIMES = ("us", "us_min", "us_max", "bytes")
 Row = namedtuple("Row", FIELDS)
 Shape = namedtuple("Shape", "n_q_heads n_kv_heads head_dim batch n_kv")
-SPARSE = ("hata", "hata-early", "auto", "quest16", "quest32", "loki")
+SPARSE = ("hata", "hata:score=squares", "hata-early", "auto", "quest16", "quest32", "loki")
 OURS = ("dense",) + SPARSE
-NAMES = {"dense": "our dense", "hata": "HATA", "hata-early": "HATA, early", "auto": "HATA, auto",
+NAMES = {"dense": "our dense", "hata": "HATA", "hata:score=squares": "HATA, squares",
+         "hata-early": "HATA, early", "auto": "HATA, auto",
          "quest16": "Quest, 16", "quest32": "Quest, 32", "loki": "Loki"}
 STAGES = ("encode", "score", "select", "attend", "step")
 

@@ -112,6 +112,12 @@ typedef enum {
   HATA_CUDA_DENSE = 2    ///< always attend to all valid keys
 } hata_cuda_mode;
 
+/// How the distances of a group's query heads become one score (include/hata/score.h).
+typedef enum {
+  HATA_CUDA_SUM = 0,     ///< score(): their sum
+  HATA_CUDA_SQUARES = 1  ///< score_squares(): the squares of each head's agreement beyond chance
+} hata_cuda_score;
+
 /// One decode step: n_rows query rows, each over the cells 0 .. n_kv - 1 of its sequence.
 typedef struct {
   hata_cuda_shape shape;
@@ -133,6 +139,7 @@ typedef struct {
   int max_n_kv;              ///< at least as many as any row has (host): sizes the launch
 
   // --- which keys -------------------------------------------------------------------------
+  hata_cuda_score score;  ///< the rule; 0: the sum
   const int32_t*
       budgets;       ///< [n_rows] keys of each KV head, forced ones counted in; NULL: `budget`
   int budget;        ///< 1 or more; with `budgets`: none exceeds it

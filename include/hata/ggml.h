@@ -22,7 +22,7 @@
  *                        min(32, budget / 2)
  *   lengths=on           key lengths in the score
  *   score=sum            of the distances of a group's heads, or squares: of each head's agreement
- *                        beyond chance (docs/methods.md), on the CPU alone
+ *                        beyond chance (docs/methods.md)
  *   rerank=0             2 to 16: so many times the budget are ranked again by 4-bit keys, which
  *                        are then kept beside the codes (72 bytes for a key of 128 elements)
  *   weights=auto         trained codes: a file that lies beside the model (hata-<its name>*.gguf),

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -157,9 +158,13 @@ class Selector {
   /// What trained weights say of a layer's needs; nullptr: nothing.
   virtual std::shared_ptr<const KeptMass> kept_mass(int /*layer*/) const { return nullptr; }
 
-  /// The keys that it always keeps, where it chooses all others by score() of a CodeStore's codes
-  /// and lengths alone: then a device can do the same. nullptr: it does something else.
-  virtual const Window* by_codes_alone() const { return nullptr; }
+  /// Where it chooses by a CodeStore's codes and lengths alone, what a device needs to do the same:
+  /// the keys that are always kept, and how all others are scored. Nothing: it does something else.
+  struct ByCodes {
+    const Window* window;
+    ScoreRule score;
+  };
+  virtual std::optional<ByCodes> by_codes_alone() const { return std::nullopt; }
 
   /// What it keeps for a layer of `n_cells` cells (that it can serve); nullptr where it keeps
   /// nothing.

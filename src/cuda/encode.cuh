@@ -107,6 +107,7 @@ template <int kWords>
 struct Codes {
   uint32_t parts[kMaxGroup + 1][kCodeParts];  ///< as they come from the blocks
   uint32_t vectors[kMaxGroup + 1][kWords];
+  // For the rule of sums:
   alignas(16) uint32_t majority[kWords];
   alignas(16) uint32_t planes[4][kWords];
   alignas(16) int minority[kWords];  ///< bits of the queries that differ from the majority, by word
@@ -206,14 +207,15 @@ __device__ __forceinline__ void encode_slab(const float* slab, int head_dim, int
   }
 }
 
-/// What scoring needs of the group's codes. The sum over the group of popcount(query xor key) is,
-/// with c of the group's queries having bit i set, m = whether these are most of them and
-/// t = |group - 2 c|:  sum_i min(c, group - c) + sum_i t_i [key_i != m_i], and t is the sum of a
-/// few bit planes: 2 popcounts a word for a group of 4, not 4.
+/// What scoring needs of the group's codes: the codes, joined of their parts, and for the rule of
+/// sums (kSums) bit planes. The sum over the group of popcount(query xor key) is, with c of the
+/// group's queries having bit i set, m = whether these are most of them and t = |group - 2 c|:
+/// sum_i min(c, group - c) + sum_i t_i [key_i != m_i], and t is the sum of a few bit planes:
+/// 2 popcounts a word for a group of 4, not 4.
 /// Called by whole warps, one a word; lane v has the word of vector v. `width`: columns of a part.
-template <int kWords>
-__device__ __forceinline__ void make_planes(Codes<kWords>& codes, int n_vectors, int group,
-                                            int width) {
+template <bool kSums, int kWords>
+__device__ __forceinline__ void finish_codes(Codes<kWords>& codes, int n_vectors, int group,
+                                             int width) {
   static_assert(kMaxGroup < kWarp);
   const int warp = warp_index(), lane = threadIdx.x % kWarp;
   if (warp >= kWords) return;
@@ -226,6 +228,7 @@ __device__ __forceinline__ void make_planes(Codes<kWords>& codes, int n_vectors,
     }
     codes.vectors[lane][warp] = word;
   }
+  if (!kSums) return;
   int c = 0;
 #pragma unroll 4
   for (int g = 0; g < group; ++g) c += __shfl_sync(kAll, word, g) >> lane & 1;

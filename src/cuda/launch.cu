@@ -243,6 +243,9 @@ hata_cuda_status check(const hata_cuda_step& s) {
     return bad("max_n_kv", s.max_n_kv, "at most codes.capacity");
   }
   if (s.mode != HATA_CUDA_DENSE && s.budget < 1) return bad("budget", s.budget, "1 or more");
+  if (s.score != HATA_CUDA_SUM && s.score != HATA_CUDA_SQUARES) {
+    return bad("score", s.score, "HATA_CUDA_SUM or HATA_CUDA_SQUARES");
+  }
   if (s.sink < 0) return bad("sink", s.sink, "0 or more");
   if (s.recent < 0) return bad("recent", s.recent, "0 or more");
   if (s.q == nullptr || s.out == nullptr) return bad("q, out", 0, "device memory");
@@ -296,6 +299,7 @@ StepParams params_of(const hata_cuda_step& s) {
   p.bit_stride = s.bit_stride;
   p.encode_last = s.encode_last != 0;
   p.early = s.early != 0;
+  p.squares = s.score == HATA_CUDA_SQUARES;
   p.scale = s.scale;
   p.softcap = s.softcap;
   p.sinks = s.sinks;
@@ -367,7 +371,7 @@ bool bulk_pays(const StepParams& p, const Device& device, int splits) {
 namespace {
 
 StepLayout layout_of(const StepParams& p, int n_blocks) {
-  const int bins = 4 * n_bins(p.group, p.rbit);
+  const int bins = 4 * n_bins(p.squares, p.group, p.rbit);
   const int slab = p.attend ? kSlabBytes : p.head_dim * p.slab_columns * 4;
   const int candidates = p.n_warps * p.candidate_limit * 4;
   const bool is_half = p.n_warps == kHalfWarps;

@@ -5,12 +5,12 @@
 #include <cstdint>
 
 #include "hata/cuda.h"
+#include "hata/score.h"
 
 namespace hata::cuda {
 
 constexpr int kMaxGroup = 16;
 constexpr int kPiece = 128;     ///< keys that a warp scores at a time
-constexpr int kScoreShift = 4;  ///< include/hata/score.h
 constexpr int kStepWarps = 16;  ///< of a block of the step kernel, one a multiprocessor
 constexpr int kHalfWarps = 8;   ///< of one that shares its multiprocessor with another
 constexpr int kSplitWarps = 8;  ///< of a block of the split kernel
@@ -22,17 +22,28 @@ constexpr int n_stages(bool attends, int rbit) { return attends ? 4 : rbit == 25
 constexpr int kSoonStages = 1;
 constexpr int piece_bytes(int rbit) { return kPiece * rbit / 8 + kPiece / 2; }  ///< with lengths
 
-/// Bins of a histogram of scores: score + max_score is the bin, and one more bin, the highest, for
-/// keys that are always chosen. Rounded up to whole groups of four.
-constexpr int max_score(int group, int rbit) { return (15 * group * rbit) >> kScoreShift; }
-constexpr int forced_bin(int group, int rbit) { return 2 * max_score(group, rbit) + 1; }
-constexpr int n_bins(int group, int rbit) { return (forced_bin(group, rbit) + 4) / 4 * 4; }
+/// Bins of a histogram of scores: of sums score + max_score is the bin, of squares the score
+/// itself; and one more bin, the highest, for keys that are always chosen. Rounded up to whole
+/// groups of four.
+constexpr int forced_bin(bool squares, int group, int rbit) {
+  return (squares ? max_level(group, rbit) : 2 * max_score(group, rbit)) + 1;
+}
+constexpr int n_bins(bool squares, int group, int rbit) {
+  return (forced_bin(squares, group, rbit) + 4) / 4 * 4;
+}
 
-/// Bit planes of a group's code (score.cuh).
+/// Bit planes of a group's code, for the rule of sums (score.cuh).
 constexpr int n_planes(int group) {
   int planes = group % 2;
   for (int half = group / 2; half > 0; half /= 2) ++planes;
   return planes;
+}
+/// Pairs of heads that the rule of squares scores a group as: a power of two, so that few kernels
+/// serve all groups.
+constexpr int n_head_pairs(int group) {
+  int pairs = 1;
+  while (2 * pairs < group) pairs *= 2;
+  return pairs;
 }
 
 /// Parts of the step kernel, for clocks.cuh, each named by its end.
@@ -90,6 +101,7 @@ struct StepParams {
   int64_t bit_stride;
   bool encode_last;
   bool early;
+  bool squares;  ///< the rule of squares, not of sums
 
   float scale, softcap;
   const float* sinks;

@@ -44,18 +44,20 @@ struct Lists {
 };
 
 // The slow ways, out of line below.
-template <int kWarps, int kWords, int kPlanes>
-__device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, Codes<kWords>& codes,
-                                       SelectScratch& s, int n_blocks, int row, int head, int n_kv);
-template <int kWarps, int kWords, int kPlanes>
+template <int kWarps, class Query>
+__device__ __noinline__ void count_all(const StepParams& p, std::byte* memory,
+                                       Codes<Query::kWords>& codes, SelectScratch& s, int n_blocks,
+                                       int row, int head, int n_kv);
+template <int kWarps, class Query>
 __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memory,
-                                            Codes<kWords>& codes, SelectScratch& s, int n_blocks,
-                                            int row, int head, int n_kv, const Threshold& t,
-                                            int own_ties, Lists put);
+                                            Codes<Query::kWords>& codes, SelectScratch& s,
+                                            int n_blocks, int row, int head, int n_kv,
+                                            const Threshold& t, int own_ties, Lists put);
 
 /// One block's part of a step, as far as the choice of keys.
-template <int kWarps, int kWords, int kPlanes, int kStages>
+template <int kWarps, class Query, int kStages>
 struct Chooser {
+  static constexpr int kWords = Query::kWords, kBinShift = Query::kBinShift;
   static constexpr int kThreads = kWarps * kWarp;
   using Pieces = cuda::Pieces<kWarps>;
   using Cursor = cuda::Cursor<kWarps>;
@@ -130,7 +132,8 @@ struct Chooser {
   __device__ __forceinline__ int* sample() const { return at<int>(layout.sample); }
   __device__ __forceinline__ Threshold find(const int* in, int lowest) const {
     return find_threshold<kWarps>(in, at<int>(layout.totals), at<int>(layout.before),
-                                  n_bins(p.group, p.rbit), lowest, budget, rank, n_blocks, s);
+                                  n_bins(Query::kSquares, p.group, p.rbit), lowest, budget, rank,
+                                  n_blocks, s);
   }
   __device__ __forceinline__ uint32_t* candidates() const {
     return at<uint32_t>(layout.shared) + warp * p.candidate_limit;
@@ -286,7 +289,7 @@ struct Chooser {
     return __all_sync(kAll, free && known && p.valid[word] == 0xffffffffu);
   }
   /// The code that this step makes, as a bin.
-  __device__ __forceinline__ int last_bin(const Query<kWords, kPlanes>& query) const {
+  __device__ __forceinline__ int last_bin(const Query& query) const {
     uint32_t code[kWords];
 #pragma unroll
     for (int w = 0; w < kWords; ++w) code[w] = codes.vectors[p.group][w];
@@ -296,14 +299,14 @@ struct Chooser {
   /// What the bin of a cell's code is in the choice; -1: it may not be chosen.
   __device__ __forceinline__ int final_bin(int bin, int cell, int last) const {
     if (cell == last_code) bin = last;
-    if (is_forced(cell)) bin = forced_bin(p.group, p.rbit);
+    if (is_forced(cell)) bin = forced_bin(Query::kSquares, p.group, p.rbit);
     return is_valid(cell) ? bin : -1;
   }
 
-  /// Bins of the keys that the lane has of a piece, times 2^kScoreShift and some, by their codes
+  /// Bins of the keys that the lane has of a piece, times 2^kBinShift and some, by their codes
   /// and lengths alone; the piece lies `offset` bytes into the ring. Whole warps; no branches, so
   /// that this goes on while the piece before it is kept.
-  __device__ __forceinline__ void score_piece(const Query<kWords, kPlanes>& query, int offset,
+  __device__ __forceinline__ void score_piece(const Query& query, int offset,
                                               int (&bins)[kRows]) const {
     const std::byte* piece = memory + layout.ring + warp * kPieceBytes + offset;
     const uint4 words = reinterpret_cast<const uint4*>(piece + kPiece * kCodeBytes)[lane / 8];
@@ -320,7 +323,7 @@ struct Chooser {
   }
   /// What else bins depend on: whether there is a piece, and which of its cells may or must be
   /// chosen. Whole warps.
-  __device__ __forceinline__ void finish_bins(const Query<kWords, kPlanes>& query, const Cursor& at,
+  __device__ __forceinline__ void finish_bins(const Query& query, const Cursor& at,
                                               int (&bins)[kRows]) const {
     const bool has = at.has(pieces);
     const int first = pieces.first_cell() + pieces.cell(at.piece, 0);
@@ -331,8 +334,8 @@ struct Chooser {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const int cell = first + i * pieces.row_step() + lane;
-      const int bin = has ? final_bin(bins[i] >> kScoreShift, cell, last) : -1;
-      bins[i] = bin * (1 << kScoreShift);
+      const int bin = has ? final_bin(bins[i] >> kBinShift, cell, last) : -1;
+      bins[i] = bin * (1 << kBinShift);
     }
   }
   /// Without lengths all are alike.
@@ -349,13 +352,13 @@ struct Chooser {
                                       int count) const {
     const bool room = count + kPiece <= p.candidate_limit;
     if (!room) s.overflowed = 1;
-    const int least = cut << kScoreShift, least_stored = room ? least : INT_MAX;
+    const int least = cut << kBinShift, least_stored = room ? least : INT_MAX;
     const uint32_t cell = pieces.cell(at.piece, 0) + lane, below = (1u << lane) - 1;
     const uint32_t to = shared_address(candidates()), bin_at = shared_address(hist());
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const unsigned hits = __ballot_sync(kAll, bins[i] >= least);
-      const int bin = bins[i] >> kScoreShift;
+      const int bin = bins[i] >> kBinShift;
       store_at_least(bins[i], least_stored, to + 4 * (count + __popc(hits & below)),
                      static_cast<uint32_t>(bin) << kIndexBits | (cell + i * pieces.row_step()));
       count_at_least(bins[i], least, bin_at + 4 * bin);
@@ -367,7 +370,7 @@ struct Chooser {
   /// The warp's candidates are about to exceed their room. Where this block alone has counted
   /// enough keys above a higher bin, no lower one can be chosen: the cut rises for this warp.
   __device__ __forceinline__ int prune(int count, int& cut) const {
-    const int rise = bin_of_best(hist(), n_bins(p.group, p.rbit), budget);
+    const int rise = bin_of_best(hist(), n_bins(Query::kSquares, p.group, p.rbit), budget);
     if (rise <= cut) return count;
     cut = rise;
     int kept = 0;
@@ -416,7 +419,7 @@ struct Chooser {
   /// cluster. Returns how many are chosen in all.
   __device__ __forceinline__ int choose(const Lists& put) {
     constexpr int kCounted = 1, kCut = 2;  // barriers
-    const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
+    const Query query(codes, p.group, p.rbit);
     int cut = 0, count = 0, offset = 0;
     Cursor at(pieces, warp);
     int bins[kRows];
@@ -426,11 +429,11 @@ struct Chooser {
     finish_bins(query, at, bins);
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      if (bins[i] >= 0) atomicAdd(sample() + (bins[i] >> kScoreShift), 1);
+      if (bins[i] >= 0) atomicAdd(sample() + (bins[i] >> kBinShift), 1);
     }
     if (warp == 0) {
       named_wait<kThreads>(kCounted);
-      const int bins = n_bins(p.group, p.rbit);
+      const int bins = n_bins(Query::kSquares, p.group, p.rbit);
       int found = bin_of_best(sample(), bins, s.wanted);
       if (s.needed > 0) found = min(found + 1, max(found, bin_of_best(sample(), bins, s.needed)));
       if (lane == 0) s.cut = found;
@@ -468,7 +471,7 @@ struct Chooser {
     stamp(p, Part::kThreshold);
     bool again = s.overflowed != 0;
     if (t.highest_cut > 0 && (t.all < budget || t.bin < t.highest_cut)) {  // the same in all blocks
-      count_all<kWarps, kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv);
+      count_all<kWarps, Query>(p, memory, codes, s, n_blocks, row, head, n_kv);
       t = s.threshold;
       again = true;
     }
@@ -478,8 +481,8 @@ struct Chooser {
     if (threadIdx.x == 0 && put.keys_each > 0)
       expect_bytes(put.arrival, 4 * put.n_keys(rank, chosen));
     if (again) {
-      put_from_codes<kWarps, kWords, kPlanes>(p, memory, codes, s, n_blocks, row, head, n_kv, t,
-                                              own_ties, put);
+      put_from_codes<kWarps, Query>(p, memory, codes, s, n_blocks, row, head, n_kv, t, own_ties,
+                                    put);
     } else {
       put_from_candidates(count, t, own_ties, put);
     }
@@ -497,8 +500,7 @@ struct Chooser {
   }
 
   /// The bin of a cell, its code read from memory again. Whole warps.
-  __device__ __forceinline__ int bin_in_memory(const Query<kWords, kPlanes>& query, int last,
-                                               int cell) const {
+  __device__ __forceinline__ int bin_in_memory(const Query& query, int last, int cell) const {
     const int64_t slot = cells.slot(cell < n_kv ? cell : 0);
     uint32_t code[kWords];
     load_code(p.codes.codes + slot * kWords, code);
@@ -561,15 +563,16 @@ struct Chooser {
 
 /// The cut was too high: counts all keys, from memory, in the place of the sample; the threshold
 /// is s.threshold.
-template <int kWarps, int kWords, int kPlanes>
-__device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, Codes<kWords>& codes,
-                                       SelectScratch& s, int n_blocks, int row, int head,
-                                       int n_kv) {
+template <int kWarps, class Query>
+__device__ __noinline__ void count_all(const StepParams& p, std::byte* memory,
+                                       Codes<Query::kWords>& codes, SelectScratch& s, int n_blocks,
+                                       int row, int head, int n_kv) {
   constexpr int kThreads = kWarps * kWarp;
-  const Chooser<kWarps, kWords, kPlanes, 1> c(p, memory, codes, s, n_blocks, row, head, n_kv);
-  const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
+  const Chooser<kWarps, Query, 1> c(p, memory, codes, s, n_blocks, row, head, n_kv);
+  const Query query(codes, p.group, p.rbit);
   const int last = c.last_bin(query);
-  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit); i += kThreads) c.sample()[i] = 0;
+  for (int i = threadIdx.x; i < n_bins(Query::kSquares, p.group, p.rbit); i += kThreads)
+    c.sample()[i] = 0;
   __syncthreads();
   for (int i = threadIdx.x; i < c.pieces.count * kPiece; i += kThreads) {
     const int bin = c.bin_in_memory(query, last, c.pieces.first_cell() + i);
@@ -580,14 +583,14 @@ __device__ __noinline__ void count_all(const StepParams& p, std::byte* memory, C
 }
 
 /// The slow way, in the order of cells.
-template <int kWarps, int kWords, int kPlanes>
+template <int kWarps, class Query>
 __device__ __noinline__ void put_from_codes(const StepParams& p, std::byte* memory,
-                                            Codes<kWords>& codes, SelectScratch& s, int n_blocks,
-                                            int row, int head, int n_kv, const Threshold& t,
-                                            int own_ties, Lists put) {
+                                            Codes<Query::kWords>& codes, SelectScratch& s,
+                                            int n_blocks, int row, int head, int n_kv,
+                                            const Threshold& t, int own_ties, Lists put) {
   constexpr int kThreads = kWarps * kWarp;
-  const Chooser<kWarps, kWords, kPlanes, 1> c(p, memory, codes, s, n_blocks, row, head, n_kv);
-  const Query<kWords, kPlanes> query(codes, p.group, p.rbit);
+  const Chooser<kWarps, Query, 1> c(p, memory, codes, s, n_blocks, row, head, n_kv);
+  const Query query(codes, p.group, p.rbit);
   const int last = c.last_bin(query);
   int above = t.before_above, ties = 0;
   for (int first = 0; first < c.pieces.count * kPiece; first += kThreads) {
@@ -712,10 +715,11 @@ __device__ __forceinline__ void attend_list(const StepParams& p, std::byte* memo
 
 /// grid: (blocks of a cluster, KV heads, rows). kDim 0: without attention. kWarps: kStepWarps, or
 /// kHalfWarps without a cluster, two blocks a multiprocessor.
-template <int kWarps, class T, int kDim, int kHeadTiles, int kWords, int kPlanes>
+template <int kWarps, class T, int kDim, int kHeadTiles, class Query>
 __global__ void __launch_bounds__(kWarps* kWarp, kStepWarps / kWarps)
     step_kernel(const __grid_constant__ StepParams p) {
   extern __shared__ __align__(128) std::byte memory[];
+  constexpr int kWords = Query::kWords;
   __shared__ Codes<kWords> codes;
   __shared__ SelectScratch scratch;
   __shared__ Arrivals arrivals;
@@ -751,8 +755,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kStepWarps / kWarps)
   const float inv_unit = p.codes.lengths != nullptr ? p.projection.inv_units[head] : 0.0f;
   const int n_kv = p.n_kv != nullptr ? p.n_kv[row] : p.max_n_kv;
   constexpr int kStages = n_stages(kDim > 0, 32 * kWords);
-  Chooser<kWarps, kWords, kPlanes, kStages> chooser(p, memory, codes, scratch, n_blocks, row, head,
-                                                    n_kv);
+  Chooser<kWarps, Query, kStages> chooser(p, memory, codes, scratch, n_blocks, row, head, n_kv);
   const auto begin_codes = [&](int first, int last) {
 #pragma unroll 1
     for (int stage = first; stage < last; ++stage) {
@@ -766,7 +769,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kStepWarps / kWarps)
   }
   const uint32_t key = chooser.template load_last_key<kDim == 0>();
 #pragma unroll 1
-  for (int i = threadIdx.x; i < n_bins(p.group, p.rbit) / 4; i += kThreads) {
+  for (int i = threadIdx.x; i < n_bins(Query::kSquares, p.group, p.rbit) / 4; i += kThreads) {
     const int4 zeros = make_int4(0, 0, 0, 0);
     reinterpret_cast<int4*>(chooser.hist())[i] = zeros;
     reinterpret_cast<int4*>(chooser.sample())[i] = zeros;
@@ -798,7 +801,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kStepWarps / kWarps)
   if (kWarps == kStepWarps) begin_codes(kSoon, kStages);
   receive(shared_address(&arrivals.codes), n_blocks == 1);
   if (kWarps == kHalfWarps) begin_codes(kSoon, kStages);  // they come where W was
-  make_planes(codes, n_vectors, p.group, 32 * kWords >> log2_of(code_parts));
+  finish_codes<!Query::kSquares>(codes, n_vectors, p.group, 32 * kWords >> log2_of(code_parts));
   __syncthreads();
   chooser.store_last_code();
   stamp(p, Part::kExchange);

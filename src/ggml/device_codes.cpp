@@ -32,7 +32,7 @@ class OnCuda final : public Selector {
   std::shared_ptr<const KeptMass> kept_mass(int layer) const override {
     return method_->kept_mass(layer);
   }
-  const Window* by_codes_alone() const override { return method_->by_codes_alone(); }
+  std::optional<ByCodes> by_codes_alone() const override { return method_->by_codes_alone(); }
 
   // A tiny store of the method's own has the layer's weights in it.
   std::unique_ptr<KeyStore> make_store(int layer, const HeadShape& shape,

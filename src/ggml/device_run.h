@@ -7,6 +7,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -93,7 +94,7 @@ class DeviceRun {
   Shared shared_;
   GraphLayout layout_;
   const DeviceInputs& inputs_;
-  const Window* window_ = nullptr;  ///< of the method; nullptr: it is not one for devices
+  const std::optional<Selector::ByCodes> method_;  ///< nothing: it is not one for devices
   const CudaLibrary* cuda_ = nullptr;
   uint64_t number_ = 0;
 

@@ -40,8 +40,8 @@ constexpr Text kTexts[] = {
      "or give a number of keys"},
     {"cuda", "attention on CUDA devices stays dense"},
     {"cuda_method",
-     "layers on CUDA devices stay dense: there, keys are chosen by the sum of code distances alone "
-     "(method=hata, hata-paper or random, without rerank and score=squares)"},
+     "layers on CUDA devices stay dense: there, keys are chosen by codes alone (method=hata, "
+     "hata-paper or random, without rerank)"},
     {"cuda_inputs", "layers whose mask was not seen on its way to the device stay dense"},
     {"cuda_failed", "a CUDA call failed, so a layer stays dense"},
 };

@@ -90,8 +90,9 @@ class Hata final : public Selector {
     return weights != nullptr ? weights->kept_mass : nullptr;
   }
 
-  const Window* by_codes_alone() const override {
-    return options_.rerank == 0 && !squares() ? &window_ : nullptr;
+  std::optional<ByCodes> by_codes_alone() const override {
+    if (options_.rerank > 0) return std::nullopt;
+    return ByCodes{.window = &window_, .score = options_.score};
   }
 
   std::unique_ptr<KeyStore> make_store(int layer, const HeadShape& shape,

@@ -56,6 +56,7 @@ struct Case {
   float softcap = 0.0f;
   bool sinks = false, alibi = false;
   hata_cuda_mode mode = HATA_CUDA_SPARSE;
+  hata_cuda_score score = HATA_CUDA_SUM;
   size_t offset = 0;  ///< bytes from the start of a buffer to the cache
   int n_blocks = 0;   ///< of a cluster; 0: as planned
   int n_warps = 0;    ///< of a block; 0: as planned
@@ -357,8 +358,8 @@ Expected expect(const Problem& p, int row, int head) {
            &query[static_cast<size_t>(g * words)]);
   }
   std::vector<int16_t> scores(static_cast<size_t>(padded));
-  reference::score(query.data(), p.group, c.rbit, e.codes.data(), e.lengths.data(), padded,
-                   scores.data());
+  const auto score = c.score == HATA_CUDA_SQUARES ? reference::score_squares : reference::score;
+  score(query.data(), p.group, c.rbit, e.codes.data(), e.lengths.data(), padded, scores.data());
   std::vector<uint64_t> valid(static_cast<size_t>(padded) / 64, 0);
   for (int cell = 0; cell < n; ++cell) {
     if (p.is_valid(row, cell)) valid[static_cast<size_t>(cell / 64)] |= uint64_t{1} << (cell % 64);
@@ -485,6 +486,7 @@ TEST_P(StepTest, EqualsTheReference) {
   step.sequences = c.shared ? sequences.get() : nullptr;
   step.n_kv = n_kv.get();
   step.max_n_kv = p.max_n;
+  step.score = c.score;
   step.budgets = c.ragged_budgets ? budgets.get() : nullptr;
   step.budget = c.budget;
   step.sink = c.sink;
@@ -736,6 +738,144 @@ void add_q8_0(std::vector<Case>& all) {
   add({.name = "bf16_queries", .n_q_heads = 8, .n_kv_heads = 2, .q_type = HATA_CUDA_BF16});
 }
 
+void add_squares(std::vector<Case>& all) {
+  const auto add = [&](Case c) {
+    c.name = "squares_" + c.name;
+    c.score = HATA_CUDA_SQUARES;
+    all.push_back(std::move(c));
+  };
+  for (const int rbit : {64, 128, 256}) {
+    for (const int group : {1, 2, 3, 4, 5, 8, 9, 16}) {
+      for (const bool lengths : {true, false}) {
+        add({.name = "group" + std::to_string(group) + "_r" + std::to_string(rbit) +
+                     (lengths ? "" : "_no_lengths"),
+             .n_q_heads = 2 * group,
+             .n_kv_heads = 2,
+             .rbit = rbit,
+             .n = {2345, 700},
+             .budget = 200,
+             .lengths = lengths});
+      }
+    }
+    // All keys are the first head's query: the highest level there is, and of ties.
+    add({.name = "equal_r" + std::to_string(rbit),
+         .n_q_heads = 16,
+         .n_kv_heads = 1,
+         .rbit = rbit,
+         .n = {3000},
+         .data = Data::equal});
+  }
+  for (const Data data : {Data::normal, Data::tail, Data::page, Data::equal, Data::sorted,
+                          Data::rising, Data::extreme}) {
+    const std::string name = "data" + std::to_string(static_cast<int>(data));
+    for (const int blocks : {1, 4, 8}) {
+      add({.name = name + "_c" + std::to_string(blocks),
+           .n_q_heads = 8,
+           .n_kv_heads = 2,
+           .n = {12288, 9001},
+           .budget = 300,
+           .data = data,
+           .n_blocks = blocks,
+           .fused = blocks == 4 ? 0 : 1});
+    }
+    add({.name = name + "_half_blocks",
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .n = {12288, 9001},
+         .budget = 300,
+         .data = data,
+         .n_warps = kHalfWarps});
+  }
+  for (const int group : {1, 4, 7}) {
+    for (const int d : {64, 128}) {
+      add({.name = "half_blocks_group" + std::to_string(group) + "_d" + std::to_string(d),
+           .n_q_heads = 2 * group,
+           .n_kv_heads = 2,
+           .head_dim = d,
+           .n = {2345, 700, 20000},
+           .budget = group == 4 ? 900 : 100,
+           .n_warps = kHalfWarps});
+    }
+  }
+  for (const int d : {64, 80, 96, 128, 256}) {
+    add({.name = "bf16_d" + std::to_string(d),
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .head_dim = d,
+         .n = {2500},
+         .type = HATA_CUDA_BF16,
+         .q_type = HATA_CUDA_BF16});
+    if (d == 80) continue;
+    add({.name = "q8_0_d" + std::to_string(d),
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .head_dim = d,
+         .n = {2500},
+         .type = HATA_CUDA_Q8_0});
+  }
+  for (const int page : {16, 64}) {
+    for (const int n_warps : {0, kHalfWarps}) {
+      add({.name = (n_warps > 0 ? "half_blocks_page" : "page") + std::to_string(page),
+           .n_q_heads = 8,
+           .n_kv_heads = 2,
+           .n = {4000, 1, 333},
+           .page_size = page,
+           .n_warps = n_warps});
+    }
+  }
+  add_cells(add, {1, 2, 127, 129, 1025});
+  add_budgets(add, {1, 17, 1000, 2999, 5000});
+  // With one head half of all keys score 0, and so many are chosen that some of these are.
+  add({.name = "one_head_many_at_0",
+       .n_q_heads = 2,
+       .n_kv_heads = 2,
+       .n = {20000, 3000},
+       .budget = 15000,
+       .lengths = false,
+       .sink = 0,
+       .recent = 0});
+  add({.name = "paper_order_ties",
+       .n_q_heads = 2,
+       .n_kv_heads = 2,
+       .head_dim = 64,
+       .rbit = 64,
+       .n = {20000},
+       .budget = 777,
+       .lengths = false,
+       .sink = 0,
+       .recent = 0});
+  add({.name = "batch", .n = {4096, 4095, 33, 8000, 1, 129, 5000, 2048}, .budget = 128});
+  add({.name = "long", .n_q_heads = 8, .n_kv_heads = 2, .n = {131072}, .budget = 2048});
+  add({.name = "long_one_block",
+       .n_q_heads = 4,
+       .n_kv_heads = 1,
+       .n = {100000},
+       .budget = 1563,
+       .n_blocks = 1});
+  for (const int rbit : {128, 256}) {
+    add({.name = "masked_r" + std::to_string(rbit),
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .rbit = rbit,
+         .n = {5000, 3000, 100},
+         .masked = true,
+         .query_weights = true,
+         .key_means = true});
+  }
+  add({.name = "drafts",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .n = {6000, 5999, 5998, 5997},
+       .shared = true,
+       .encode_last = false});
+  add({.name = "ragged_budgets",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .n = {5000, 3000, 4000},
+       .ragged_budgets = true});
+  add({.name = "dense", .n_q_heads = 8, .n_kv_heads = 2, .n = {3001}, .mode = HATA_CUDA_DENSE});
+}
+
 std::vector<Case> cases() {
   std::vector<Case> all;
   const auto add = [&](Case c) { all.push_back(std::move(c)); };
@@ -928,6 +1068,7 @@ std::vector<Case> cases() {
        .mode = HATA_CUDA_DENSE});
   add({.name = "f16_queries", .n_q_heads = 8, .n_kv_heads = 2, .q_type = HATA_CUDA_F16});
   add_q8_0(all);
+  add_squares(all);
   return all;
 }
 
@@ -982,6 +1123,9 @@ TEST(StepErrors, NameTheField) {
             "q_type is 3; want HATA_CUDA_F32, HATA_CUDA_F16 or HATA_CUDA_BF16");
   EXPECT_EQ(refusal([](auto& s) { s.out_type = HATA_CUDA_Q8_0; }),
             "out_type is 3; want HATA_CUDA_F32, HATA_CUDA_F16 or HATA_CUDA_BF16");
+  const int unknown = 2;  // as C may pass it
+  EXPECT_EQ(refusal([&](auto& s) { std::memcpy(&s.score, &unknown, sizeof(s.score)); }),
+            "score is 2; want HATA_CUDA_SUM or HATA_CUDA_SQUARES");
 }
 
 }  // namespace

@@ -242,14 +242,16 @@ TEST_F(Cuda, RulesChooseAsOnTheCpu) {
   for (const char* options :
        {"budget=1", "budget=33 recent=0 sink=0", "budget=500", "budget=1.56%",
         "budget=64 lengths=off", "budget=64 rbit=64", "budget=64 rbit=256",
-        "budget=64 method=hata-paper", "budget=64 method=random", "budget=100 recent=64 sink=36"}) {
+        "budget=64 method=hata-paper", "budget=64 method=random", "budget=100 recent=64 sink=36",
+        "budget=64 score=squares", "budget=100 score=squares lengths=off rbit=256"}) {
     compare({}, options);
     compare({.head_dim = 64, .n_rows = 2}, options);
   }
 }
 
 TEST_F(Cuda, SequencesWrittenFromTheFrontOn) {
-  for (const char* options : {"budget=64", "budget=1.56%", "budget=500 lengths=off rbit=256"}) {
+  for (const char* options : {"budget=64", "budget=1.56%", "budget=500 lengths=off rbit=256",
+                              "budget=64 score=squares"}) {
     compare({.plain = true}, options);
     compare({.head_dim = 64, .n_q_heads = 32, .n_kv_heads = 8, .plain = true}, options);
     compare({.head_dim = 80, .plain = true}, options);

@@ -118,8 +118,9 @@ TEST(Device, ChoosesAndAttendsAsTheCpu) {
         GraphShape{.n_q_heads = 2, .n_rows = 2, .n_streams = 3, .all_streams = 3},
         GraphShape{.n_q_heads = 2, .n_streams = 2, .first_stream = 1, .all_streams = 4},
         GraphShape{.head_dim = 80, .n_q_heads = 32}, GraphShape{.head_dim = 256}}) {
-    for (const char* more : {"", " rbit=256 lengths=off", " rbit=64 recent=5 sink=3",
-                             " method=hata-paper", " budget=10%"}) {
+    for (const char* more :
+         {"", " rbit=256 lengths=off", " rbit=64 recent=5 sink=3", " method=hata-paper",
+          " budget=10%", " score=squares", " method=hata-paper:score=squares rbit=64"}) {
       const std::string options = std::string(kSparse) + more;
       AttentionGraph here(shape), there(shape);
       for (AttentionGraph* g : {&here, &there}) hide_cells(*g, 3);
@@ -144,7 +145,8 @@ TEST(Device, Q8CachesAreAsF16OnTheCpu) {
         GraphShape{.head_dim = 96, .n_streams = 2, .first_stream = 1, .all_streams = 4},
         GraphShape{.head_dim = 96, .n_q_heads = 3, .n_kv_heads = 3},
         GraphShape{.head_dim = 256, .n_q_heads = 32}}) {
-    for (const char* more : {"", " rbit=256 lengths=off", " method=hata-paper", " budget=10%"}) {
+    for (const char* more :
+         {"", " rbit=256 lengths=off", " method=hata-paper", " budget=10%", " score=squares"}) {
       const std::string options = std::string(kSparse) + more;
       AttentionGraph here(q8(shape)), there(shape);
       for (AttentionGraph* g : {&here, &there}) {
@@ -381,7 +383,8 @@ TEST(Device, WhatStaysDenseIsGgmls) {
     EXPECT_EQ(host_stats()["dense_steps"], 1) << options;
     EXPECT_TRUE(host_stats()["left_to_ggml"].empty()) << host_stats();
   }
-  for (const char* more : {" method=quest", " method=exact-logit", " rerank=2", " score=squares"}) {
+  for (const char* more :
+       {" method=quest", " method=exact-logit", " rerank=2", " score=squares rerank=2"}) {
     configure(std::string(kSparse) + more);
     EXPECT_EQ(compute(g, graph), theirs) << more;
     EXPECT_EQ(host_stats()["left_to_ggml"]["cuda_method"], 1) << more;

@@ -188,7 +188,9 @@ std::vector<int32_t> choose(const hata_cuda_step& s, int row, int head, const He
   REQUIRE(n_kv > 0 && n_kv <= s.max_n_kv);
   const int64_t n = (n_kv + 63) / 64 * 64;
   std::vector<int16_t> scores(static_cast<size_t>(n));
-  score(query.data(), group, rbit, at.code, at.length, n, scores.data());
+  REQUIRE(s.score == HATA_CUDA_SUM || s.score == HATA_CUDA_SQUARES);
+  const auto score_keys = s.score == HATA_CUDA_SQUARES ? score_squares : score;
+  score_keys(query.data(), group, rbit, at.code, at.length, n, scores.data());
 
   std::vector<uint64_t> free(static_cast<size_t>(n / 64), 0);
   std::vector<int32_t> cells;

@@ -292,9 +292,6 @@ void print_unified_ratios(const std::vector<Json>& rows) {
 }
 
 void run_on_gpu(const Options& options, bool methods_given) {
-  if (options.hata.score != ScoreRule::sum) {
-    throw Error("--score squares: --device cuda has kernels for sum alone; give one of the two");
-  }
   bench_attn_cuda({.depths = options.depths,
                    .shape = parse_heads(options.heads, options.head_dim),
                    .type = options.type,
@@ -303,6 +300,7 @@ void run_on_gpu(const Options& options, bool methods_given) {
                    .methods = methods_given ? options.methods : std::vector<std::string>{},
                    .rbit = options.hata.rbit,
                    .lengths = options.hata.lengths,
+                   .score = options.hata.score,
                    .memory_gb = options.memory_gb,
                    .format = parse_format(options.format)});
 }
@@ -374,8 +372,9 @@ void add_bench_attn(CLI::App& bench) {
       ->capture_default_str();
   app->add_option(
          "--device", options->device,
-         "cpu, or cuda: the kernels of libhata-cuda (methods: dense, hata, hata-early, auto, "
-         "attend, quest16, quest32, loki; --sequences is the batch)")
+         "cpu, or cuda: the kernels of libhata-cuda (methods: dense, hata, "
+         "hata:score=squares, hata-early, auto, attend, quest16, quest32, loki; --sequences is the "
+         "batch)")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
   add_format(*app, options->format);

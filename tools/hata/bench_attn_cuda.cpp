@@ -87,6 +87,7 @@ bench::Options translated(const CudaAttnOptions& options) {
   if (!options.methods.empty()) to.methods = options.methods;
   to.rbit = options.rbit;
   to.lengths = options.lengths;
+  to.score = options.score == ScoreRule::squares ? HATA_CUDA_SQUARES : HATA_CUDA_SUM;
   to.memory_gb = options.memory_gb;
   return to;
 }

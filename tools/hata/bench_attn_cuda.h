@@ -19,6 +19,7 @@ struct CudaAttnOptions {
   std::vector<std::string> methods;  ///< empty: dense, hata and auto
   int rbit = 128;
   bool lengths = true;
+  ScoreRule score = ScoreRule::sum;  ///< of `hata`, `hata-early` and `auto`
   double memory_gb = 8.0;
   Format format = Format::md;
 };

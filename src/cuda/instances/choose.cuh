@@ -15,15 +15,27 @@ cudaError_t launch_choose_of(const StepParams& p, int n_blocks, int bytes, cudaS
   const auto launch = [&](auto kernel) {
     return launch_kernel(kernel, grid, kStepWarps * kWarp, bytes, options, stream, p);
   };
+  if (p.squares) {
+    switch (n_head_pairs(p.group)) {
+      case 1:
+        return launch(step_kernel<kStepWarps, __half, 0, 1, SquaresQuery<kWords, 1>>);
+      case 2:
+        return launch(step_kernel<kStepWarps, __half, 0, 1, SquaresQuery<kWords, 2>>);
+      case 4:
+        return launch(step_kernel<kStepWarps, __half, 0, 1, SquaresQuery<kWords, 4>>);
+      default:
+        return launch(step_kernel<kStepWarps, __half, 0, 1, SquaresQuery<kWords, 8>>);
+    }
+  }
   switch (n_planes(p.group)) {
     case 1:
-      return launch(step_kernel<kStepWarps, __half, 0, 1, kWords, 1>);
+      return launch(step_kernel<kStepWarps, __half, 0, 1, SumQuery<kWords, 1>>);
     case 2:
-      return launch(step_kernel<kStepWarps, __half, 0, 1, kWords, 2>);
+      return launch(step_kernel<kStepWarps, __half, 0, 1, SumQuery<kWords, 2>>);
     case 3:
-      return launch(step_kernel<kStepWarps, __half, 0, 1, kWords, 3>);
+      return launch(step_kernel<kStepWarps, __half, 0, 1, SumQuery<kWords, 3>>);
     default:
-      return launch(step_kernel<kStepWarps, __half, 0, 1, kWords, 4>);
+      return launch(step_kernel<kStepWarps, __half, 0, 1, SumQuery<kWords, 4>>);
   }
 }
 

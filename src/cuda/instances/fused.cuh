@@ -15,13 +15,23 @@ cudaError_t launch_fused_by(const StepParams& p, int n_blocks, int bytes, cudaSt
   const auto launch = [&](auto kernel) {
     return launch_kernel(kernel, grid, kWarps * kWarp, bytes, options, stream, p);
   };
+  if (p.squares) {
+    switch (n_head_pairs(p.group)) {
+      case 1:
+        return launch(step_kernel<kWarps, T, kDim, 1, SquaresQuery<4, 1>>);
+      case 2:
+        return launch(step_kernel<kWarps, T, kDim, 1, SquaresQuery<4, 2>>);
+      default:
+        return launch(step_kernel<kWarps, T, kDim, 1, SquaresQuery<4, 4>>);
+    }
+  }
   switch (n_planes(p.group)) {
     case 1:
-      return launch(step_kernel<kWarps, T, kDim, 1, 4, 1>);
+      return launch(step_kernel<kWarps, T, kDim, 1, SumQuery<4, 1>>);
     case 2:
-      return launch(step_kernel<kWarps, T, kDim, 1, 4, 2>);
+      return launch(step_kernel<kWarps, T, kDim, 1, SumQuery<4, 2>>);
     default:
-      return launch(step_kernel<kWarps, T, kDim, 1, 4, 3>);
+      return launch(step_kernel<kWarps, T, kDim, 1, SumQuery<4, 3>>);
   }
 }
 
