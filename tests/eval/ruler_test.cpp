@@ -21,7 +21,7 @@ namespace {
 const PlainTokenizer kPlain;
 
 const LlamaTokenizer& bundled() {
-  static const Model model(HATA_MODEL, true);
+  static const Model model(HATA_MODEL);
   static const LlamaTokenizer tokenizer(model.vocab());
   return tokenizer;
 }

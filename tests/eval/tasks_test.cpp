@@ -19,7 +19,7 @@ namespace {
 
 // The bundled model's vocabulary.
 const LlamaTokenizer& tokenizer() {
-  static const Model model(HATA_MODEL, true);
+  static const Model model(HATA_MODEL);
   static const LlamaTokenizer tokenizer(model.vocab());
   return tokenizer;
 }
