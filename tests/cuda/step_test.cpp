@@ -620,6 +620,73 @@ void add_pages(const Add& add, std::initializer_list<int> all, int head_dim,
     }
   }
 }
+template <class Add>
+void add_batches(const Add& add) {
+  add({.name = "batch", .n = {4096, 4095, 33, 8000, 1, 129, 5000, 2048}, .budget = 128});
+  add({.name = "long", .n_q_heads = 8, .n_kv_heads = 2, .n = {131072}, .budget = 2048});
+  add({.name = "ragged_budgets",
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .n = {5000, 3000, 4000},
+       .ragged_budgets = true});
+}
+
+// Cases of f16 caches and both score rules.
+constexpr Data kAllData[] = {Data::normal, Data::tail,   Data::page,   Data::equal,
+                             Data::sorted, Data::rising, Data::extreme};
+template <class Add>
+void add_half_blocks(const Add& add, std::initializer_list<int> groups) {
+  for (const Data data : kAllData) {
+    add({.name = "data" + std::to_string(static_cast<int>(data)) + "_half_blocks",
+         .n_q_heads = 8,
+         .n_kv_heads = 2,
+         .n = {12288, 9001},
+         .budget = 300,
+         .data = data,
+         .n_warps = kHalfWarps});
+  }
+  for (const int group : groups) {
+    for (const int d : {64, 128}) {
+      if (group == 8 && d == 128) continue;  // too much for half a multiprocessor
+      add({.name = "half_blocks_group" + std::to_string(group) + "_d" + std::to_string(d),
+           .n_q_heads = 2 * group,
+           .n_kv_heads = 2,
+           .head_dim = d,
+           .n = {2345, 700, 20000},
+           .budget = group % 2 != 0 || group == 8 ? 100 : 900,
+           .n_warps = kHalfWarps});
+    }
+  }
+}
+template <class Add>
+void add_ties_and_one_block(const Add& add) {
+  add({.name = "paper_order_ties",
+       .n_q_heads = 2,
+       .n_kv_heads = 2,
+       .head_dim = 64,
+       .rbit = 64,
+       .n = {20000},
+       .budget = 777,
+       .lengths = false,
+       .sink = 0,
+       .recent = 0});
+  add({.name = "long_one_block",
+       .n_q_heads = 4,
+       .n_kv_heads = 1,
+       .n = {100000},
+       .budget = 1563,
+       .n_blocks = 1});
+}
+template <class Add>
+void add_bf16(const Add& add, int d) {
+  add({.name = "bf16_d" + std::to_string(d),
+       .n_q_heads = 8,
+       .n_kv_heads = 2,
+       .head_dim = d,
+       .n = {2500},
+       .type = HATA_CUDA_BF16,
+       .q_type = HATA_CUDA_BF16});
+}
 
 void add_q8_0(std::vector<Case>& all) {
   const auto add = [&](Case c) {
@@ -705,22 +772,16 @@ void add_q8_0(std::vector<Case>& all) {
   }
   add_cells(add, {1, 2, 31, 128, 129, 1025});
   add_budgets(add, {1, 17, 1000, 5000});
-  add({.name = "batch", .n = {4096, 4095, 33, 8000, 1, 129, 5000, 2048}, .budget = 128});
+  add_batches(add);
   add({.name = "dense_batch",
        .n = {4096, 4095, 33, 8000, 1, 129, 5000, 2048},
        .mode = HATA_CUDA_DENSE});
-  add({.name = "long", .n_q_heads = 8, .n_kv_heads = 2, .n = {131072}, .budget = 2048});
   add({.name = "dense_long",
        .n_q_heads = 8,
        .n_kv_heads = 2,
        .n = {131072},
        .mode = HATA_CUDA_DENSE});
   add({.name = "paper_order", .n_q_heads = 8, .n_kv_heads = 2, .lengths = false});
-  add({.name = "ragged_budgets",
-       .n_q_heads = 8,
-       .n_kv_heads = 2,
-       .n = {5000, 3000, 4000},
-       .ragged_budgets = true});
   add({.name = "query_weights_and_means",
        .n_q_heads = 8,
        .n_kv_heads = 2,
@@ -765,8 +826,7 @@ void add_squares(std::vector<Case>& all) {
          .n = {3000},
          .data = Data::equal});
   }
-  for (const Data data : {Data::normal, Data::tail, Data::page, Data::equal, Data::sorted,
-                          Data::rising, Data::extreme}) {
+  for (const Data data : kAllData) {
     const std::string name = "data" + std::to_string(static_cast<int>(data));
     for (const int blocks : {1, 4, 8}) {
       add({.name = name + "_c" + std::to_string(blocks),
@@ -778,33 +838,10 @@ void add_squares(std::vector<Case>& all) {
            .n_blocks = blocks,
            .fused = blocks == 4 ? 0 : 1});
     }
-    add({.name = name + "_half_blocks",
-         .n_q_heads = 8,
-         .n_kv_heads = 2,
-         .n = {12288, 9001},
-         .budget = 300,
-         .data = data,
-         .n_warps = kHalfWarps});
   }
-  for (const int group : {1, 4, 7}) {
-    for (const int d : {64, 128}) {
-      add({.name = "half_blocks_group" + std::to_string(group) + "_d" + std::to_string(d),
-           .n_q_heads = 2 * group,
-           .n_kv_heads = 2,
-           .head_dim = d,
-           .n = {2345, 700, 20000},
-           .budget = group == 4 ? 900 : 100,
-           .n_warps = kHalfWarps});
-    }
-  }
+  add_half_blocks(add, {1, 4, 7});
   for (const int d : {64, 80, 96, 128, 256}) {
-    add({.name = "bf16_d" + std::to_string(d),
-         .n_q_heads = 8,
-         .n_kv_heads = 2,
-         .head_dim = d,
-         .n = {2500},
-         .type = HATA_CUDA_BF16,
-         .q_type = HATA_CUDA_BF16});
+    add_bf16(add, d);
     if (d == 80) continue;
     add({.name = "q8_0_d" + std::to_string(d),
          .n_q_heads = 8,
@@ -825,6 +862,8 @@ void add_squares(std::vector<Case>& all) {
   }
   add_cells(add, {1, 2, 127, 129, 1025});
   add_budgets(add, {1, 17, 1000, 2999, 5000});
+  add_batches(add);
+  add_ties_and_one_block(add);
   // With one head half of all keys score 0, and so many are chosen that some of these are.
   add({.name = "one_head_many_at_0",
        .n_q_heads = 2,
@@ -834,24 +873,6 @@ void add_squares(std::vector<Case>& all) {
        .lengths = false,
        .sink = 0,
        .recent = 0});
-  add({.name = "paper_order_ties",
-       .n_q_heads = 2,
-       .n_kv_heads = 2,
-       .head_dim = 64,
-       .rbit = 64,
-       .n = {20000},
-       .budget = 777,
-       .lengths = false,
-       .sink = 0,
-       .recent = 0});
-  add({.name = "batch", .n = {4096, 4095, 33, 8000, 1, 129, 5000, 2048}, .budget = 128});
-  add({.name = "long", .n_q_heads = 8, .n_kv_heads = 2, .n = {131072}, .budget = 2048});
-  add({.name = "long_one_block",
-       .n_q_heads = 4,
-       .n_kv_heads = 1,
-       .n = {100000},
-       .budget = 1563,
-       .n_blocks = 1});
   for (const int rbit : {128, 256}) {
     add({.name = "masked_r" + std::to_string(rbit),
          .n_q_heads = 8,
@@ -868,11 +889,6 @@ void add_squares(std::vector<Case>& all) {
        .n = {6000, 5999, 5998, 5997},
        .shared = true,
        .encode_last = false});
-  add({.name = "ragged_budgets",
-       .n_q_heads = 8,
-       .n_kv_heads = 2,
-       .n = {5000, 3000, 4000},
-       .ragged_budgets = true});
   add({.name = "dense", .n_q_heads = 8, .n_kv_heads = 2, .n = {3001}, .mode = HATA_CUDA_DENSE});
 }
 
@@ -888,13 +904,7 @@ std::vector<Case> cases() {
            .rbit = rbit,
            .n = {3001}});
     }
-    add({.name = "bf16_d" + std::to_string(d),
-         .n_q_heads = 8,
-         .n_kv_heads = 2,
-         .head_dim = d,
-         .n = {2500},
-         .type = HATA_CUDA_BF16,
-         .q_type = HATA_CUDA_BF16});
+    add_bf16(add, d);
     add({.name = "dense_d" + std::to_string(d),
          .n_q_heads = 8,
          .n_kv_heads = 2,
@@ -913,8 +923,7 @@ std::vector<Case> cases() {
          .n_kv_heads = 2,
          .n = {2345, 700}});
   }
-  for (const Data data : {Data::normal, Data::tail, Data::page, Data::equal, Data::sorted,
-                          Data::rising, Data::extreme}) {
+  for (const Data data : kAllData) {
     for (const int blocks : {1, 2, 4, 8}) {
       for (const int fused : {0, 1}) {
         add({.name = "data" + std::to_string(static_cast<int>(data)) + "_c" +
@@ -928,26 +937,8 @@ std::vector<Case> cases() {
              .fused = fused});
       }
     }
-    add({.name = "data" + std::to_string(static_cast<int>(data)) + "_half_blocks",
-         .n_q_heads = 8,
-         .n_kv_heads = 2,
-         .n = {12288, 9001},
-         .budget = 300,
-         .data = data,
-         .n_warps = kHalfWarps});
   }
-  for (int group = 1; group <= 8; ++group) {
-    for (const int d : {64, 128}) {
-      if (group == 8 && d == 128) continue;  // too much for half a multiprocessor
-      add({.name = "half_blocks_group" + std::to_string(group) + "_d" + std::to_string(d),
-           .n_q_heads = 2 * group,
-           .n_kv_heads = 2,
-           .head_dim = d,
-           .n = {2345, 700, 20000},
-           .budget = group % 2 != 0 || group == 8 ? 100 : 900,
-           .n_warps = kHalfWarps});
-    }
-  }
+  add_half_blocks(add, {1, 2, 3, 4, 5, 6, 7, 8});
   add({.name = "half_blocks_planned",
        .n_q_heads = 64,
        .n_kv_heads = 32,
@@ -980,20 +971,14 @@ std::vector<Case> cases() {
   add_pages(add, {16, 32, 64, 128, 256}, 128, "");
   add_cells(add, {1, 2, 31, 127, 128, 129, 1024, 1025});
   add_budgets(add, {1, 2, 16, 17, 1000, 2999, 3000, 5000});
-  add({.name = "batch", .n = {4096, 4095, 33, 8000, 1, 129, 5000, 2048}, .budget = 128});
+  add_batches(add);
+  add_ties_and_one_block(add);
   add({.name = "mha", .n_q_heads = 32, .n_kv_heads = 32, .n = {3000, 5000}});
   add({.name = "many_pairs",
        .n_q_heads = 64,
        .n_kv_heads = 64,
        .n = {700, 900, 1100, 500, 640, 64},
        .budget = 100});
-  add({.name = "long", .n_q_heads = 8, .n_kv_heads = 2, .n = {131072}, .budget = 2048});
-  add({.name = "long_one_block",
-       .n_q_heads = 4,
-       .n_kv_heads = 1,
-       .n = {100000},
-       .budget = 1563,
-       .n_blocks = 1});
   add({.name = "large_budget_one_block",
        .n_q_heads = 4,
        .n_kv_heads = 1,
@@ -1003,16 +988,6 @@ std::vector<Case> cases() {
   add({.name = "paper_order",
        .n_q_heads = 8,
        .n_kv_heads = 2,
-       .lengths = false,
-       .sink = 0,
-       .recent = 0});
-  add({.name = "paper_order_ties",
-       .n_q_heads = 2,
-       .n_kv_heads = 2,
-       .head_dim = 64,
-       .rbit = 64,
-       .n = {20000},
-       .budget = 777,
        .lengths = false,
        .sink = 0,
        .recent = 0});
@@ -1036,11 +1011,6 @@ std::vector<Case> cases() {
        .n = {6000, 5999, 5998, 5997, 5996, 5995, 5994, 5993},
        .shared = true,
        .encode_last = false});
-  add({.name = "ragged_budgets",
-       .n_q_heads = 8,
-       .n_kv_heads = 2,
-       .n = {5000, 3000, 4000},
-       .ragged_budgets = true});
   add({.name = "query_weights", .n_q_heads = 8, .n_kv_heads = 2, .query_weights = true});
   add({.name = "key_means", .n_q_heads = 8, .n_kv_heads = 2, .key_means = true});
   add({.name = "query_weights_and_means_r256",
