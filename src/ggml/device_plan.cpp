@@ -8,7 +8,6 @@
 namespace hata::host {
 namespace {
 
-constexpr int kMask = 3;          // source of an attention node
 constexpr int64_t kBitWords = 4;  // rows of bits start on 16 bytes
 
 /// Its valid cells are the first ones.

@@ -14,7 +14,6 @@
 namespace hata::host {
 namespace {
 
-constexpr int kQ = 0, kK = 1, kV = 2, kMask = 3;  // sources of an attention node
 constexpr int kMaxDeviceGroup = 16;
 constexpr int64_t kCellsMeasured = 2048;  // copied at first for mean lengths
 

@@ -90,7 +90,7 @@ std::shared_ptr<Cache> GraphRun::cache_for(const Attention& attention) {
       config_->generation, attention, shared_.real.ggml_nbytes(attention.cache));
   if (config_->options.huge_pages && !cache->in_huge_pages) {
     cache->in_huge_pages = true;
-    const ggml_tensor* values = attention.node->src[2];
+    const ggml_tensor* values = attention.node->src[kV];
     if (values->view_src != nullptr) values = values->view_src;
     for (const ggml_tensor* tensor : {attention.cache, values}) {
       move_to_huge_pages(tensor->data, shared_.real.ggml_nbytes(tensor));

@@ -1,14 +1,9 @@
 #include "ggml/host_copy.h"
 
 namespace hata::host {
-namespace {
-
-constexpr int kQ = 0, kK = 1, kV = 2, kMask = 3;  // sources of an attention node
-
-}  // namespace
 
 // The bytes that a view spans, gaps included: its strides stay true.
-const ggml_tensor* HostCopy::copy(const Real& real, const ggml_tensor* tensor, size_t slot) {
+ggml_tensor* HostCopy::copy(const Real& real, const ggml_tensor* tensor, size_t slot) {
   std::vector<std::byte>& bytes = bytes_[slot];
   bytes.resize(real.ggml_nbytes(tensor));
   real.ggml_backend_tensor_get(tensor, bytes.data(), 0, bytes.size());
@@ -18,13 +13,10 @@ const ggml_tensor* HostCopy::copy(const Real& real, const ggml_tensor* tensor, s
 }
 
 Step HostCopy::fetch(const Real& real, const Attention& attention) {
-  const auto here = [&](int source, size_t slot) {
-    return const_cast<ggml_tensor*>(copy(real, attention.node->src[source], slot));
-  };
   node_ = *attention.node;
-  node_.src[kQ] = here(kQ, 0);
-  node_.src[kK] = here(kK, 1);
-  if (node_.src[kMask] != nullptr) node_.src[kMask] = here(kMask, 2);
+  node_.src[kQ] = copy(real, node_.src[kQ], 0);
+  node_.src[kK] = copy(real, node_.src[kK], 1);
+  if (node_.src[kMask] != nullptr) node_.src[kMask] = copy(real, node_.src[kMask], 2);
   values_ = *node_.src[kV];
   values_.data = nullptr;
   node_.src[kV] = &values_;

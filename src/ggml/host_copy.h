@@ -16,7 +16,7 @@ class HostCopy {
   Step fetch(const Real& real, const Attention& attention);
 
  private:
-  const ggml_tensor* copy(const Real& real, const ggml_tensor* tensor, size_t slot);
+  ggml_tensor* copy(const Real& real, const ggml_tensor* tensor, size_t slot);
 
   static constexpr size_t kCopies = 3;
   std::array<std::vector<std::byte>, kCopies> bytes_;

@@ -9,9 +9,7 @@
 namespace hata::host {
 namespace {
 
-// Sources of a FLASH_ATTN_EXT node.
-constexpr int kQ = 0, kK = 1, kV = 2, kMask = 3, kSinks = 4;
-// Its op_params.
+// op_params of a FLASH_ATTN_EXT node.
 constexpr int kScale = 0, kMaxBias = 1, kSoftcap = 2, kNKvMax = 4;
 
 float float_param(const ggml_tensor* node, int i) {

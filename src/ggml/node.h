@@ -22,6 +22,9 @@ struct Ops {
   }
 };
 
+/// Sources of an attention node.
+constexpr int kQ = 0, kK = 1, kV = 2, kMask = 3, kSinks = 4;
+
 /// The tensor that a view looks into; the tensor itself where it is none.
 inline const ggml_tensor* root_of(const ggml_tensor* tensor) {
   return tensor->view_src != nullptr ? tensor->view_src : tensor;

@@ -37,7 +37,7 @@ void rotate_rows(const Rotation& rotation, size_t columns, std::vector<float>& r
 
 bool find_rotation(const Real& real, const Ops& ops, const Attention& attention, Rotation& out) {
   out = {};
-  const ggml_tensor* q = attention.node->src[0];
+  const ggml_tensor* q = attention.node->src[kQ];
   while (ops.is_empty(q->op) && q->src[0] != nullptr) q = q->src[0];
   // Of a copy from another device the scheduler does not say what it was made from.
   if (std::strchr(q->name, '#') != nullptr) return attention.type == GGML_TYPE_F16;
