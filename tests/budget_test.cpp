@@ -129,7 +129,7 @@ TEST(Selectors, SpecErrorsNameTheWayOut) {
       {"quest:", "no parameter"},
       {"loki:channels=0", "from 1 to 256"},
       {"loki:recent=k/0", "k/4"},
-      {"sparq:recent=-2", "from -1"},
+      {"sparq:recent=-2", "method 'sparq:recent=-2': recent '-2': give a number of tokens"},
       {"sparq:mean=1", "on or off"},
       {"magicpig:k=17", "from 1 to 16"},
       {"magicpig:k=16:l=300", "4800"},
@@ -173,11 +173,33 @@ TEST(Selectors, DefaultsStandInTheirSpecs) {
   }
 }
 
+TEST(Recent, IsTokensOrAPartOfTheBudgetOrTheRule) {
+  EXPECT_EQ(Recent::parse("-1"), Recent{});
+  EXPECT_TRUE(Recent::parse("-1").by_rule());
+  EXPECT_EQ(Recent{}.of(512), 32);
+  EXPECT_EQ(Recent{}.of(40), 20);
+  EXPECT_EQ(Recent::parse("16").of(512), 16);
+  EXPECT_EQ(Recent::parse("16").of(10), 10);
+  EXPECT_EQ(Recent::parse("0").of(512), 0);
+  EXPECT_EQ(Recent::parse("0.75k").of(511), 383);
+  EXPECT_EQ(Recent::parse("1k").of(511), 511);
+  EXPECT_EQ(Recent::parse("k/4"), Recent::parse("0.25k"));
+  for (int64_t part = 1; part < 50; ++part) {
+    const Recent recent = Recent::parse("k/" + std::to_string(part));
+    for (int64_t k = 1; k < 2000; ++k) ASSERT_EQ(recent.of(k), k / part) << part << " " << k;
+  }
+  for (const char* text : {"-1", "0", "32", "0.875k"}) EXPECT_EQ(Recent::parse(text).text(), text);
+  for (const char* bad :
+       {"", "-2", "k", "k/0", "k/x", "0k", "1.5k", "-0.5k", "nank", "3x", "2000000", "0.5"}) {
+    EXPECT_THROW((void)Recent::parse(bad), Error) << bad;
+  }
+}
+
 // The paper's rule has a sum, whatever the options say.
 TEST(Selectors, TheScoreRuleIsTheirOwnOrTheOptions) {
   const HataOptions squares{.score = ScoreRule::squares};
   const auto by_sum = [](const std::string& spec, const HataOptions& options) {
-    return make_selector(spec, options)->by_codes_alone().value().score == ScoreRule::sum;
+    return make_selector(spec, options)->by_codes_alone().value() == ScoreRule::sum;
   };
   for (const std::string method : {"hata", "hata-paper", "random"}) {
     EXPECT_TRUE(by_sum(method, {})) << method;
@@ -197,7 +219,6 @@ TEST(Selectors, ADeviceIsToldOfMethodsByCodesAlone) {
 TEST(Selectors, RefuseBadOptions) {
   EXPECT_THROW(make_selector("hata", {.rbit = 100}), Error);
   EXPECT_THROW(make_selector("hata", {.sink = -1}), Error);
-  EXPECT_THROW(make_selector("hata", {.recent = -2}), Error);
   EXPECT_THROW(make_selector("hata", {.rerank = 1}), Error);
 }
 

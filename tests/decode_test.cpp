@@ -48,8 +48,7 @@ class DecodeTest : public test::StepTest {
               step.n_kv, scores.data());
         std::vector<uint64_t> valid = problem.valid(static_cast<int>(row));
         std::vector<int32_t> forced(static_cast<size_t>(budget));
-        const int recent = static_cast<int>(
-            options.recent >= 0 ? options.recent : std::min<int64_t>(32, budget / 2));
+        const auto recent = static_cast<int>(options.recent.of(budget));
         int n = cache.index.oldest(0, valid, options.sink, forced.data());
         n += cache.index.newest(0, valid, recent, forced.data() + n);
         forced.resize(static_cast<size_t>(n));
@@ -106,7 +105,7 @@ TEST_F(DecodeTest, SelectsWhatTheReferenceSelects) {
   const HeadShape shapes[] = {{8, 2, 64}, {3, 3, 80}, {7, 1, 96}, {32, 8, 128}, {12, 4, 256}};
   for (const HeadShape& shape : shapes) {
     const HataOptions squares{.score = ScoreRule::squares};
-    const HataOptions paper{.lengths = false, .sink = 0, .recent = 0};
+    const HataOptions paper{.lengths = false, .sink = 0, .recent = {.tokens = 0}};
     for (const auto& [spec, options] : std::initializer_list<std::pair<const char*, HataOptions>>{
              {"hata", {}}, {"hata:score=squares", squares}, {"hata-paper", paper}}) {
       const auto selector = make_selector(spec, {});
@@ -286,6 +285,48 @@ TEST_F(DecodeTest, CentredKeysAndAProjectionOfTheQueries) {
     const auto got = decoder.selection().cells(0, head);
     EXPECT_EQ(std::vector(got.begin(), got.end()), want);
   }
+}
+
+TEST_F(DecodeTest, TheWindowIsThatOfTheLayersWeights) {
+  constexpr HeadShape kShape{8, 2, 64};
+  LayerWeights weights = other_weights(kShape, 128);
+  weights.recent_share = 0.75f;
+  const Projection projection = weights.projection;
+  const HataOptions trained = with(std::move(weights), "kl-group");
+  HataOptions wanted = trained;
+  const auto window = [&](const char* spec, int layer) {
+    return make_selector(spec, trained)->window(layer);
+  };
+  EXPECT_EQ(window("hata", 0), (Window{.sink = 1, .recent = {.share = 0.75}}));
+  EXPECT_EQ(window("hata", 1), (Window{.sink = 1, .recent = {}})) << "it has no weights";
+  EXPECT_EQ(window("hata:recent=8", 0), (Window{.sink = 1, .recent = {.tokens = 8}}));
+  EXPECT_EQ(window("hata:weights=off", 0), (Window{.sink = 1, .recent = {}}));
+  for (const char* spec : {"hata", "hata:recent=k/2"}) {
+    wanted.recent.share = spec == std::string("hata") ? 0.75 : 0.5;
+    const auto selector = make_selector(spec, trained);
+    Problem problem(kShape, 640, 2, 11);
+    problem.punch_holes(0, 5);
+    LayerCache cache(*selector, 0, kShape, 640);
+    const auto sets = chosen(selector, problem, cache);
+    EXPECT_EQ(sets, expected(problem, cache, 77, wanted, projection)) << spec;
+  }
+}
+
+// The window is inside the budget of each head, also of the one that needs least.
+TEST_F(DecodeTest, AWindowDoesNotExceedAnyHeadsNeed) {
+  constexpr HeadShape kShape{8, 2, 64};
+  LayerWeights weights{.projection = random_projection(5, 0, 2, 64, 128),
+                       .mean_lengths = {8.0f, 9.0f}};
+  weights.kept_mass =
+      std::make_shared<KeptMass>(KeptMass{2000, {64, 256}, {0.99f, 1.0f, 0.5f, 0.99f}});
+  weights.recent_share = 0.875f;
+  const auto selector = make_selector("hata", with(weights));
+  Problem problem(kShape, 1024, 1, 3);
+  LayerCache cache(*selector, 0, kShape, 1024);
+  Decoder decoder(selector);
+  run(decoder, problem, &cache, rule("auto:0.99:50%"), 2);
+  EXPECT_EQ(decoder.selection().cells(0, 0).size(), 64u);
+  EXPECT_EQ(decoder.selection().cells(0, 1).size(), 256u);
 }
 
 TEST_F(DecodeTest, BudgetsFollowTheNeedsOfEachHead) {

@@ -1,6 +1,7 @@
 // The one interface behind which HATA and its rivals choose the keys of a decode step.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -19,7 +20,6 @@
 namespace hata {
 
 struct KeptMass;
-struct Window;
 
 /// How many keys a row may attend to, forced ones counted in.
 struct Budget {
@@ -40,6 +40,30 @@ struct Budget {
   static Budget parse(std::string_view text);
   static constexpr double kAutoShare = 0.125;
   static constexpr int64_t kAutoFloor = 64;  ///< twice the default window
+};
+
+/// How many of the last tokens are always kept, inside the budget.
+struct Recent {
+  int64_t tokens = -1;  ///< used where share is 0; -1: HATA's rule, min(32, budget / 2)
+  double share = 0.0;   ///< part of the budget, 0 < share <= 1
+
+  int64_t of(int64_t budget) const;
+  bool by_rule() const { return share == 0.0 && tokens < 0; }
+  bool operator==(const Recent&) const = default;
+  std::string text() const;  ///< "-1", "32", "0.75k"
+  /// "-1", "32", "0.75k" or, the same for shares of 1 / n, "k/4". Throws Error on anything else.
+  static Recent parse(std::string_view text);
+  static constexpr int64_t kMost = int64_t{1} << 20;  ///< tokens
+};
+
+/// Keys that are chosen without a score, inside the budget: a sequence's first and last tokens.
+struct Window {
+  int64_t sink = 0;
+  Recent recent = {.tokens = 0};
+  bool at_most_half = false;  ///< recent ones never take more than half of the budget
+
+  int64_t recent_of(int64_t budget) const;
+  bool operator==(const Window&) const = default;
 };
 
 /// One query row: q of head h starts at q + h * q_head_stride (floats), out likewise.
@@ -73,6 +97,10 @@ struct RowPlan {
 
   int64_t budget_of(int head) const {
     return head_budgets.empty() ? budget : head_budgets[static_cast<size_t>(head)];
+  }
+  int64_t least_budget() const {
+    return head_budgets.empty() ? budget
+                                : *std::min_element(head_budgets.begin(), head_budgets.end());
   }
 };
 
@@ -158,13 +186,12 @@ class Selector {
   /// What trained weights say of a layer's needs; nullptr: nothing.
   virtual std::shared_ptr<const KeptMass> kept_mass(int /*layer*/) const { return nullptr; }
 
-  /// Where it chooses by a CodeStore's codes and lengths alone, what a device needs to do the same:
-  /// the keys that are always kept, and how all others are scored. Nothing: it does something else.
-  struct ByCodes {
-    const Window* window;
-    ScoreRule score;
-  };
-  virtual std::optional<ByCodes> by_codes_alone() const { return std::nullopt; }
+  /// Where it chooses by a CodeStore's codes and lengths alone, as devices can: how they are
+  /// scored. Nothing: it does something else.
+  virtual std::optional<ScoreRule> by_codes_alone() const { return std::nullopt; }
+
+  /// With by_codes_alone(): the keys of a layer that are always kept.
+  virtual Window window(int layer) const;
 
   /// What it keeps for a layer of `n_cells` cells (that it can serve); nullptr where it keeps
   /// nothing.
@@ -210,7 +237,7 @@ struct HataOptions {
   int rbit = 128;       ///< of random codes
   bool lengths = true;  ///< key lengths in the score; false: the paper's order
   int sink = 1;         ///< first tokens of the row's sequence
-  int recent = -1;      ///< last tokens; -1: min(32, budget / 2)
+  Recent recent = {};   ///< last tokens; by rule: what trained weights say of a layer, if they do
   int rerank = 0;       ///< 2 to 16: budget * rerank keys by codes, the best of them by 4-bit keys
   uint64_t seed = 1;    ///< of all that is random
   ScoreRule score = ScoreRule::sum;  ///< how a group's heads make one score (hata/score.h)

@@ -31,6 +31,8 @@ struct LayerWeights {
   /// [n_kv_heads][head_dim] subtracted from keys before they are encoded. Empty: nothing is.
   std::vector<float> key_means = {};
   std::shared_ptr<const KeptMass> kept_mass = nullptr;  ///< nullptr: not measured
+  /// Part of the budget that the last tokens take (0 < share <= 1). 0: min(32, budget / 2).
+  float recent_share = 0;
 
   const Projection& of_queries() const { return queries.n_heads > 0 ? queries : projection; }
 };

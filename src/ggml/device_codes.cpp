@@ -32,7 +32,8 @@ class OnCuda final : public Selector {
   std::shared_ptr<const KeptMass> kept_mass(int layer) const override {
     return method_->kept_mass(layer);
   }
-  std::optional<ByCodes> by_codes_alone() const override { return method_->by_codes_alone(); }
+  std::optional<ScoreRule> by_codes_alone() const override { return method_->by_codes_alone(); }
+  Window window(int layer) const override { return method_->window(layer); }
 
   // A tiny store of the method's own has the layer's weights in it.
   std::unique_ptr<KeyStore> make_store(int layer, const HeadShape& shape,

@@ -32,14 +32,16 @@ bool at_both_ends(std::span<const int32_t> cells, int64_t sink, int64_t recent, 
 
 }  // namespace
 
-PlanKey::PlanKey(const Attention& a, std::shared_ptr<const MaskBits> bits, const LayerCache& cache)
+PlanKey::PlanKey(const Attention& a, std::shared_ptr<const MaskBits> bits, const LayerCache& cache,
+                 const Window& forced)
     : mask(std::move(bits)),
       n_rows(a.n_rows),
       n_streams(a.n_streams),
       first_cell(a.first_cell),
       stream_cells(a.stream_cells),
       kept_mass(cache.kept_mass.get()),
-      history(cache.index.history()) {}
+      history(cache.index.history()),
+      window(forced) {}
 
 DevicePlan::DevicePlan(PlanKey key, const SparseRule& rule, const Attention& a)
     : key_(std::move(key)), rows_(static_cast<size_t>(key_.n_rows * key_.n_streams)) {
@@ -84,16 +86,16 @@ bool DevicePlan::sparse(int64_t stream) const {
                      [](const RowPlan& row) { return row.budget > 0; });
 }
 
-bool DevicePlan::upload(const Window& window, const CellIndex& index, int64_t codes_cells,
-                        DeviceLane& lane) {
+bool DevicePlan::upload(const CellIndex& index, int64_t codes_cells, DeviceLane& lane) {
   on_device_ = {};
   on_device_.max_n_kv = static_cast<int>(n_kv());
-  if (!is_plain(window, index) && !upload_bits(window, index, lane)) return false;
+  if (!is_plain(index) && !upload_bits(index, lane)) return false;
   return upload_rows(codes_cells, lane);
 }
 
 // Every row chooses among its first cells, and all keep equally many at both ends.
-bool DevicePlan::is_plain(const Window& window, const CellIndex& index) {
+bool DevicePlan::is_plain(const CellIndex& index) {
+  const Window& window = key_.window;
   ForcedKeys forced;
   int64_t longest = 0;
   for (int64_t s = 0; s < key_.n_streams; ++s) {
@@ -122,7 +124,7 @@ bool DevicePlan::is_plain(const Window& window, const CellIndex& index) {
 }
 
 // [row][word] valid bits, then forced ones.
-bool DevicePlan::upload_bits(const Window& window, const CellIndex& index, DeviceLane& lane) {
+bool DevicePlan::upload_bits(const CellIndex& index, DeviceLane& lane) {
   const int64_t stride = ceil_div(n_kv(), 32 * kBitWords) * kBitWords;
   const int64_t bits = std::ssize(rows_) * stride;
   std::vector<uint32_t> words(static_cast<size_t>(2 * bits), 0);
@@ -139,7 +141,7 @@ bool DevicePlan::upload_bits(const Window& window, const CellIndex& index, Devic
       std::memcpy(valid + r * stride, of_stream[t].valid.data(),
                   static_cast<size_t>(ceil_div(n_kv(), 32)) * sizeof(uint32_t));
       if (of_stream[t].budget == 0) continue;
-      keys.choose(window, step, of_stream, index, t);
+      keys.choose(key_.window, step, of_stream, index, t);
       for (const int32_t cell : keys.cells(t)) {
         forced[r * stride + cell / 32] |= uint32_t{1} << (cell % 32);
       }

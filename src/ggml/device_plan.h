@@ -18,7 +18,8 @@ namespace hata::host {
 
 /// All that a plan depends on, besides the options.
 struct PlanKey {
-  PlanKey(const Attention& a, std::shared_ptr<const MaskBits> bits, const LayerCache& cache);
+  PlanKey(const Attention& a, std::shared_ptr<const MaskBits> bits, const LayerCache& cache,
+          const Window& forced);
   bool operator==(const PlanKey&) const = default;
 
   std::shared_ptr<const MaskBits> mask;
@@ -28,6 +29,7 @@ struct PlanKey {
   int64_t stream_cells;
   const KeptMass* kept_mass;
   uint64_t history;  ///< of the layer's CellIndex
+  Window window;     ///< keys that are always kept
 };
 
 class DevicePlan {
@@ -62,15 +64,15 @@ class DevicePlan {
     const int32_t* sequences = nullptr;
   };
   /// Enqueues the copy. codes_cells: cells of a stream of the cache. False: it failed.
-  bool upload(const Window& window, const CellIndex& index, int64_t codes_cells, DeviceLane& lane);
+  bool upload(const CellIndex& index, int64_t codes_cells, DeviceLane& lane);
   /// After upload().
   const OnDevice& on_device() const { return on_device_; }
   bool by_bits() const { return on_device_.valid != nullptr; }
 
  private:
   void plan_row(int64_t r, int64_t of_mask, const SparseRule& rule, int n_heads);
-  bool upload_bits(const Window& window, const CellIndex& index, DeviceLane& lane);
-  bool is_plain(const Window& window, const CellIndex& index);
+  bool upload_bits(const CellIndex& index, DeviceLane& lane);
+  bool is_plain(const CellIndex& index);
   bool upload_rows(int64_t codes_cells, DeviceLane& lane);
 
   PlanKey key_;

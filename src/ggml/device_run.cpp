@@ -38,7 +38,7 @@ DeviceRun::DeviceRun(std::shared_ptr<const Config> config, const Shared& shared,
       shared_(shared),
       layout_(layout),
       inputs_(inputs),
-      method_(config_->selector->by_codes_alone()) {}
+      score_(config_->selector->by_codes_alone()) {}
 
 ggml_status DeviceRun::compute(ggml_backend_t backend, ggml_cgraph* graph, uint64_t number) {
   const Real& real = shared_.real;
@@ -150,7 +150,7 @@ void DeviceRun::find_attention(ggml_backend_t backend) {
 Reason DeviceRun::qualifies(ggml_tensor* node, Attention& attention) const {
   const Reason reason = read_attention(shared_.ops, node, attention);
   if (reason != Reason::none) return reason;
-  if (!method_ && config_->selector->sparse()) return Reason::cuda_method;
+  if (!score_ && config_->selector->sparse()) return Reason::cuda_method;
   const HeadShape& s = attention.shape;
   const bool known = (s.head_dim == 64 || s.head_dim == 80 || s.head_dim == 96 ||
                       s.head_dim == 128 || s.head_dim == 256) &&
@@ -249,7 +249,8 @@ std::shared_ptr<const MaskBits> DeviceRun::mask_of(const Attention& a) {
 }
 
 DevicePlan& DeviceRun::plan_for(const Candidate& c, std::shared_ptr<const MaskBits> mask) {
-  PlanKey key(c.attention, std::move(mask), c.cache->data);
+  PlanKey key(c.attention, std::move(mask), c.cache->data,
+              config_->selector->window(c.attention.layer));
   for (DevicePlan& plan : plans_) {
     if (plan.key() == key) return plan;
   }
@@ -292,8 +293,7 @@ ggml_status DeviceRun::compute_parts(ggml_backend_t backend, ggml_cgraph* graph)
     ready = lane_->begin_graph();
     for (const Task& task : tasks_) {
       if (!ready || task.plan->on_device().budgets != nullptr) continue;
-      ready = done(task.plan->upload(*method_->window, task.cache->data.index,
-                                     task.attention.cache->ne[1], *lane_));
+      ready = done(task.plan->upload(task.cache->data.index, task.attention.cache->ne[1], *lane_));
     }
   }
   int at = 0;
@@ -513,7 +513,7 @@ bool DeviceRun::decode(const Task& task, bool encode_last) {
   step.sequences = rows.sequences;
   step.n_kv = rows.n_kv;
   step.max_n_kv = rows.max_n_kv;
-  step.score = method_->score == ScoreRule::squares ? HATA_CUDA_SQUARES : HATA_CUDA_SUM;
+  step.score = *score_ == ScoreRule::squares ? HATA_CUDA_SQUARES : HATA_CUDA_SUM;
   step.budgets = rows.budgets;
   step.budget = static_cast<int>(plan.most_keys());
   step.sink = rows.sink;

@@ -94,7 +94,7 @@ class DeviceRun {
   Shared shared_;
   GraphLayout layout_;
   const DeviceInputs& inputs_;
-  const std::optional<Selector::ByCodes> method_;  ///< nothing: it is not one for devices
+  const std::optional<ScoreRule> score_;  ///< nothing: it is not one for devices
   const CudaLibrary* cuda_ = nullptr;
   uint64_t number_ = 0;
 

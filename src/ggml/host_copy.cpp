@@ -16,10 +16,8 @@ Step HostCopy::fetch(const Real& real, const Attention& attention) {
   node_ = *attention.node;
   node_.src[kQ] = copy(real, node_.src[kQ], 0);
   node_.src[kK] = copy(real, node_.src[kK], 1);
-  if (node_.src[kMask] != nullptr) node_.src[kMask] = copy(real, node_.src[kMask], 2);
-  values_ = *node_.src[kV];
-  values_.data = nullptr;
-  node_.src[kV] = &values_;
+  node_.src[kV] = copy(real, node_.src[kV], 2);
+  if (node_.src[kMask] != nullptr) node_.src[kMask] = copy(real, node_.src[kMask], 3);
   Attention copied = attention;
   copied.node = &node_;
   rows_.resize(static_cast<size_t>(attention.n_rows));

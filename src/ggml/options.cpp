@@ -77,10 +77,7 @@ constexpr Key kKeys[] = {
                    auto value) { o.rule.min_ctx = parse_int(key, value, 0, kMaxCells); }},
     {"sink", [](Options& o, auto key,
                 auto value) { o.hata.sink = static_cast<int>(parse_int(key, value, 0, 1 << 20)); }},
-    {"recent",
-     [](Options& o, auto key, auto value) {
-       o.hata.recent = static_cast<int>(parse_int(key, value, -1, 1 << 20));
-     }},
+    {"recent", [](Options& o, auto, auto value) { o.hata.recent = Recent::parse(value); }},
     {"lengths",
      [](Options& o, auto key, auto value) { o.hata.lengths = parse_switch(key, value); }},
     {"score", [](Options& o, auto key, auto value) { o.hata.score = parse_score(key, value); }},

@@ -13,8 +13,6 @@
 namespace hata::learn {
 namespace {
 
-constexpr int64_t kRecent = 32;
-
 // Codes and lengths as the score stage wants them: padded to 64 keys.
 struct KeyCodes {
   std::vector<uint64_t> memory;
@@ -42,23 +40,32 @@ struct KeyCodes {
   }
 };
 
-// The summed probability of each key for each query: [query][key], 0 where it is not seen.
-std::vector<float> probabilities(const Row& row) {
+// The attention of each query vector: [query][head][key], 0 where a key is not seen.
+std::vector<float> attention(const Row& row) {
   const int64_t n_keys = row.n_keys(), n_vectors = row.n_queries() * row.group;
   std::vector<float> logits(static_cast<size_t>(n_vectors * n_keys));
   multiply(n_vectors, n_keys, row.head_dim, {row.queries.data(), row.head_dim},
            {row.keys.data(), row.head_dim, true}, 0.0f, logits.data());
   const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(row.head_dim)));
   for (float& logit : logits) logit *= scale;
-  std::vector<float> p(static_cast<size_t>(row.n_queries() * n_keys));
   for (int64_t v = 0; v < n_vectors; ++v) {
-    float* from = logits.data() + v * n_keys;
-    const int64_t query = v / row.group;
-    const int64_t n = row.positions[static_cast<size_t>(query)] + 1;
-    const double sum = exp_all(from, n, max_of(from, n));
-    for (int64_t i = 0; i < n; ++i) {
-      p[static_cast<size_t>(query * n_keys + i)] += from[i] / static_cast<float>(sum);
-    }
+    float* p = logits.data() + v * n_keys;
+    const int64_t n = row.positions[static_cast<size_t>(v / row.group)] + 1;
+    const auto sum = static_cast<float>(exp_all(p, n, max_of(p, n)));
+    for (int64_t i = 0; i < n; ++i) p[i] /= sum;
+    std::fill(p + n, p + n_keys, 0.0f);
+  }
+  return logits;
+}
+
+// Summed over the group: [query][key].
+std::vector<float> summed(const Row& row, const std::vector<float>& attention) {
+  const int64_t n_keys = row.n_keys();
+  std::vector<float> p(static_cast<size_t>(row.n_queries() * n_keys));
+  for (int64_t v = 0; v < row.n_queries() * row.group; ++v) {
+    const float* from = attention.data() + v * n_keys;
+    float* to = p.data() + v / row.group * n_keys;
+    for (int64_t i = 0; i < n_keys; ++i) to[i] += from[i];
   }
   return p;
 }
@@ -90,6 +97,16 @@ std::vector<int16_t> code_scores(const Row& row, const Ranking& ranking, const K
   return scores;
 }
 
+// Which keys a query attends to with these scores, besides the first and the last `recent`.
+struct Cut {
+  int64_t last;  ///< the first of the window
+  int64_t far;   ///< how many before it
+};
+Cut cut_of(int64_t n, int64_t k, const Recent& recent) {
+  const int64_t window = std::min(recent.of(k), k - 1);
+  return {n - window, k - window - 1};
+}
+
 }  // namespace
 
 void subtract_mean(const float* mean, int head_dim, std::vector<float>& vectors) {
@@ -109,10 +126,11 @@ Quality& Quality::operator+=(const Quality& other) {
   return *this;
 }
 
-Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget>& budgets) {
+Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget>& budgets,
+                const Recent& recent) {
   const std::vector<double> none(budgets.size());
   Quality quality{none, none, none, row.n_queries()};
-  const std::vector<float> all = probabilities(row);
+  const std::vector<float> all = summed(row, attention(row));
   const bool exact = ranking.w == nullptr;
   std::unique_ptr<KeyCodes> keys;
   if (!exact) keys = std::make_unique<KeyCodes>(row, ranking);
@@ -123,8 +141,7 @@ Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget
     const int64_t n = row.positions[static_cast<size_t>(query)] + 1;
     for (size_t b = 0; b < budgets.size(); ++b) {
       const int64_t k = std::min(budgets[b].of(n), n);
-      const int64_t recent = std::min(kRecent, k / 2);
-      const int64_t last = n - recent, far = k - recent - 1;
+      const auto [last, far] = cut_of(n, k, recent);
       const auto truth = best(p, 1, last, far);
       const auto found = exact ? truth : best(scores.data(), 1, last, far);
       std::vector<bool> is_found(static_cast<size_t>(n));
@@ -145,6 +162,51 @@ Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget
     }
   }
   return quality;
+}
+
+std::vector<double> output_errors(const Row& row, const Ranking& ranking, const Budget& budget,
+                                  const std::vector<Recent>& windows) {
+  const int64_t n_keys = row.n_keys(), n_vectors = row.n_queries() * row.group;
+  const auto d = static_cast<size_t>(row.head_dim);
+  const std::vector<float> all = attention(row);
+  std::vector<float> dense(static_cast<size_t>(n_vectors) * d);
+  multiply(n_vectors, row.head_dim, n_keys, {all.data(), n_keys}, {row.values.data(), row.head_dim},
+           0.0f, dense.data());
+  const KeyCodes keys(row, ranking);
+  std::vector<double> errors(windows.size());
+  std::vector<double> sparse(d);
+  for (int64_t query = 0; query < row.n_queries(); ++query) {
+    const std::vector<int16_t> scores = code_scores(row, ranking, keys, query);
+    const int64_t n = row.positions[static_cast<size_t>(query)] + 1;
+    const int64_t k = std::min(budget.of(n), n);
+    for (size_t window = 0; window < windows.size(); ++window) {
+      const auto [last, far] = cut_of(n, k, windows[window]);
+      std::vector<int32_t> chosen = best(scores.data(), 1, last, far);
+      chosen.push_back(0);
+      for (int64_t i = last; i < n; ++i) chosen.push_back(static_cast<int32_t>(i));
+      for (int64_t v = query * row.group; v < (query + 1) * row.group; ++v) {
+        const float* p = all.data() + v * n_keys;
+        double sum = 0;
+        sparse.assign(d, 0.0);
+        for (const int32_t key : chosen) {
+          const auto share = static_cast<double>(p[key]);
+          sum += share;
+          const float* value = row.values.data() + static_cast<size_t>(key) * d;
+          for (size_t j = 0; j < d; ++j) sparse[j] += share * static_cast<double>(value[j]);
+        }
+        const float* want = dense.data() + static_cast<size_t>(v) * d;
+        double lost = 0, whole = 0;
+        for (size_t j = 0; j < d; ++j) {
+          const auto wanted = static_cast<double>(want[j]);
+          const double off = sparse[j] / std::max(sum, 1e-30) - wanted;
+          lost += off * off;
+          whole += wanted * wanted;
+        }
+        errors[window] += lost / std::max(whole, 1e-30) / static_cast<double>(n_vectors);
+      }
+    }
+  }
+  return errors;
 }
 
 }  // namespace hata::learn

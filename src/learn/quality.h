@@ -33,7 +33,13 @@ struct Quality {
   Quality& operator+=(const Quality& other);  ///< weighted by queries
 };
 
-/// Budgets count the first and the last min(32, k / 2) tokens in, as decoding does.
-Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget>& budgets);
+/// Budgets count the first and the recent tokens in, as decoding does.
+Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget>& budgets,
+                const Recent& recent = {});
+
+/// How far the attention's output is from dense attention's with each of these windows:
+/// |sparse - dense|^2 / |dense|^2, the mean over queries and their heads. The row needs its values.
+std::vector<double> output_errors(const Row& row, const Ranking& ranking, const Budget& budget,
+                                  const std::vector<Recent>& windows);
 
 }  // namespace hata::learn

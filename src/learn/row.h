@@ -14,6 +14,7 @@ struct Row {
   std::vector<float> keys;            ///< [n_keys][head_dim]
   std::vector<float> queries;         ///< [n_queries][group][head_dim]
   std::vector<int32_t> positions;     ///< [n_queries]
+  std::vector<float> values = {};     ///< [n_keys][head_dim]; empty: not sampled, or not asked for
   std::vector<uint8_t> lengths = {};  ///< [n_keys] as the score rule has them; empty: all are 8
   int64_t number = -1;  ///< where it comes again: the same number, the same row; -1: unknown
 

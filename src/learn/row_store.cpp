@@ -1,5 +1,6 @@
 #include "learn/row_store.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -12,19 +13,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kMagic[8] = {'H', 'A', 'T', 'A', 'R', 'O', 'W', '1'};
+constexpr char kMagic[8] = {'H', 'A', 'T', 'A', 'R', 'O', 'W', '2'};
 
 struct Header {
   char magic[8];
   int64_t n_keys;
   int64_t n_queries;
   int64_t n_layers;
-  int64_t bytes;  // of the whole file
+  int64_t has_values;  // 0 or 1
+  int64_t bytes;       // of the whole file
 };
 
 struct LayerHeader {
   int32_t layer, n_q_heads, n_kv_heads, head_dim;
-  int64_t offset;  // of the keys; the queries follow them
+  int64_t offset;  // of the keys; the queries follow them, then the values
 };
 
 int64_t key_bytes(const HeadShape& s, int64_t n_keys) {
@@ -43,18 +45,21 @@ void get(std::ifstream& in, T* data, size_t n) {
 
 void write_document(const fs::path& file, const SampledDocument& document) {
   const auto n_queries = static_cast<int64_t>(document.positions.size());
+  const bool has_values = std::any_of(document.layers.begin(), document.layers.end(),
+                                      [](const auto& l) { return !l.second.values.empty(); });
   std::vector<LayerHeader> layers;
   auto offset = static_cast<int64_t>(sizeof(Header) + document.layers.size() * sizeof(LayerHeader) +
                                      document.positions.size() * sizeof(int32_t));
   for (const auto& [number, layer] : document.layers) {
     const HeadShape& s = layer.shape;
     layers.push_back({number, s.n_q_heads, s.n_kv_heads, s.head_dim, offset});
-    offset += key_bytes(s, document.n_keys) + query_bytes(s, n_queries);
+    offset += (has_values ? 2 : 1) * key_bytes(s, document.n_keys) + query_bytes(s, n_queries);
   }
   Header header{.magic = {},
                 .n_keys = document.n_keys,
                 .n_queries = n_queries,
                 .n_layers = static_cast<int64_t>(layers.size()),
+                .has_values = has_values,
                 .bytes = offset};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
 
@@ -63,6 +68,7 @@ void write_document(const fs::path& file, const SampledDocument& document) {
   for (const auto& [number, layer] : document.layers) {
     parts.push_back(bytes_of(layer.keys));
     parts.push_back(bytes_of(layer.queries));
+    parts.push_back(bytes_of(layer.values));
   }
   write_file_whole(file, parts, "; free some disk, or sample less (--rows, -c)");
 }
@@ -84,10 +90,15 @@ RowStore::File RowStore::open(const fs::path& path) {
     throw damaged("not a file of training rows");
   }
   if (header.bytes != size || header.n_layers < 0 || header.n_layers > 4096 ||
-      header.n_queries < 0 || header.n_queries > size || header.n_keys < 0) {
+      header.n_queries < 0 || header.n_queries > size || header.n_keys < 0 ||
+      header.has_values < 0 || header.has_values > 1) {
     throw damaged("damaged or truncated");
   }
-  File file{.path = path, .n_keys = header.n_keys, .positions = {}, .offsets = {}};
+  File file{.path = path,
+            .n_keys = header.n_keys,
+            .positions = {},
+            .offsets = {},
+            .has_values = header.has_values == 1};
   std::vector<LayerHeader> layers(static_cast<size_t>(header.n_layers));
   get(in, layers.data(), layers.size());
   file.positions.resize(static_cast<size_t>(header.n_queries));
@@ -114,27 +125,34 @@ int64_t RowStore::mean_keys_seen(int64_t first) const {
   return n > 0 ? sum / n : 0;
 }
 
-Row RowStore::load(int64_t row, int layer, int head) const {
+Row RowStore::load(int64_t row, int layer, int head, bool with_values) const {
   const File& file = files_[static_cast<size_t>(row)];
   const HeadShape& shape = layers_.at(layer);
   const auto n_queries = static_cast<int64_t>(file.positions.size());
   const int64_t keys_a_head = file.n_keys * shape.head_dim;
   const int64_t queries_a_head = n_queries * shape.group() * shape.head_dim;
   Row out{shape.head_dim, shape.group(), {}, {}, file.positions};
-  std::vector<uint16_t> halves(static_cast<size_t>(keys_a_head));
   std::ifstream in(file.path, std::ios::binary);
+  const auto halves_at = [&](int64_t offset) {
+    std::vector<uint16_t> halves(static_cast<size_t>(keys_a_head));
+    in.seekg(offset + head * keys_a_head * 2);
+    get(in, halves.data(), halves.size());
+    std::vector<float> floats(halves.size());
+    const auto d = static_cast<size_t>(shape.head_dim);
+    for (size_t i = 0; i < halves.size(); i += d) {
+      to_floats(halves.data() + i, DType::f16, shape.head_dim, floats.data() + i);
+    }
+    return floats;
+  };
   const int64_t keys = file.offsets.at(layer);
-  in.seekg(keys + head * keys_a_head * 2);
-  get(in, halves.data(), halves.size());
+  const int64_t queries = keys + key_bytes(shape, file.n_keys);
+  out.keys = halves_at(keys);
   out.queries.resize(static_cast<size_t>(queries_a_head));
-  in.seekg(keys + key_bytes(shape, file.n_keys) + head * queries_a_head * 4);
+  in.seekg(queries + head * queries_a_head * 4);
   get(in, out.queries.data(), out.queries.size());
+  if (with_values && file.has_values)
+    out.values = halves_at(queries + query_bytes(shape, n_queries));
   if (!in) throw Error(file.path.string() + ": cannot be read: " + std::strerror(errno));
-  out.keys.resize(halves.size());
-  const auto d = static_cast<size_t>(shape.head_dim);
-  for (size_t i = 0; i < halves.size(); i += d) {
-    to_floats(halves.data() + i, DType::f16, shape.head_dim, out.keys.data() + i);
-  }
   return out;
 }
 

@@ -17,8 +17,9 @@ namespace hata::learn {
 struct SampledDocument {
   struct Layer {
     HeadShape shape;
-    std::vector<uint16_t> keys;  ///< f16 [KV head][n_keys][head_dim]
-    std::vector<float> queries;  ///< [KV head][n_queries][group][head_dim]
+    std::vector<uint16_t> keys;         ///< f16 [KV head][n_keys][head_dim]
+    std::vector<float> queries;         ///< [KV head][n_queries][group][head_dim]
+    std::vector<uint16_t> values = {};  ///< like the keys; empty: they were not sampled
   };
 
   int64_t n_keys = 0;
@@ -42,8 +43,8 @@ class RowStore {
   int64_t mean_keys_seen(int64_t first) const;
   const std::map<int, HeadShape>& layers() const { return layers_; }
 
-  /// All threads may load at once.
-  Row load(int64_t row, int layer, int head) const;
+  /// All threads may load at once. Values come where they were sampled and are asked for.
+  Row load(int64_t row, int layer, int head, bool with_values = false) const;
 
  private:
   struct File {
@@ -51,6 +52,7 @@ class RowStore {
     int64_t n_keys = 0;
     std::vector<int32_t> positions;
     std::map<int, int64_t> offsets;  // of a layer's keys
+    bool has_values = false;
   };
 
   File open(const std::filesystem::path& path);

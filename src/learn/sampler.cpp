@@ -42,26 +42,29 @@ void copy_query(const hata::Row& row, size_t i, size_t n_queries, SampledDocumen
   }
 }
 
-void copy_keys(const CacheView& keys, int64_t n_keys, SampledDocument::Layer& out) {
-  const int d = out.shape.head_dim;
-  out.keys.resize(static_cast<size_t>(out.shape.n_kv_heads * n_keys * d));
-  uint16_t* to = out.keys.data();
-  for (int head = 0; head < out.shape.n_kv_heads; ++head) {
+// Keys or values: f16 [KV head][n_keys][head_dim].
+std::vector<uint16_t> copied(const CacheView& cache, int64_t n_keys, const HeadShape& shape) {
+  const int d = shape.head_dim;
+  std::vector<uint16_t> out(static_cast<size_t>(shape.n_kv_heads * n_keys * d));
+  uint16_t* to = out.data();
+  for (int head = 0; head < shape.n_kv_heads; ++head) {
     for (int64_t cell = 0; cell < n_keys; ++cell, to += d) {
-      const std::byte* key = keys.row(cell, head);
-      if (keys.type == DType::f16) {
-        std::memcpy(to, key, sizeof(uint16_t) * static_cast<size_t>(d));
+      const std::byte* row = cache.row(cell, head);
+      if (cache.type == DType::f16) {
+        std::memcpy(to, row, sizeof(uint16_t) * static_cast<size_t>(d));
       } else {
-        const auto* from = reinterpret_cast<const float*>(key);
+        const auto* from = reinterpret_cast<const float*>(row);
         std::transform(from, from + d, to, f32_to_f16);
       }
     }
   }
+  return out;
 }
 
 }  // namespace
 
-Sampler::Sampler(int64_t n_tokens, int n_queries, uint64_t seed) : n_tokens_(n_tokens) {
+Sampler::Sampler(int64_t n_tokens, int n_queries, uint64_t seed, bool with_values)
+    : n_tokens_(n_tokens), with_values_(with_values) {
   document_.n_keys = n_tokens;
   document_.positions = choose_positions(n_tokens, n_queries, seed);
 }
@@ -85,7 +88,9 @@ void Sampler::observe(int layer, const Step& step, int64_t first_position) {
     }
     copy_query(row, i, n_queries, out);
   }
-  if (first_position + std::ssize(step.rows) >= n_tokens_) copy_keys(step.keys, n_tokens_, out);
+  if (first_position + std::ssize(step.rows) < n_tokens_) return;
+  out.keys = copied(step.keys, n_tokens_, step.shape);
+  if (with_values_) out.values = copied(step.values, n_tokens_, step.shape);
 }
 
 SampledDocument Sampler::take() {

@@ -11,8 +11,9 @@ namespace hata::learn {
 /// (sliding windows) are left out.
 class Sampler {
  public:
-  /// Positions: half of them in the last eighth, half uniform in the second half.
-  Sampler(int64_t n_tokens, int n_queries, uint64_t seed);
+  /// Positions: half of them in the last eighth, half uniform in the second half. Values are taken
+  /// where they are asked for.
+  Sampler(int64_t n_tokens, int n_queries, uint64_t seed, bool with_values);
 
   /// One batch of one layer: positions first_position, first_position + 1, ... Called before or
   /// after the step is attended to; the batch's keys are in the cache.
@@ -23,6 +24,7 @@ class Sampler {
 
  private:
   int64_t n_tokens_;
+  bool with_values_;
   SampledDocument document_;
   std::vector<int> left_out_;
 };

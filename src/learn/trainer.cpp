@@ -1,8 +1,10 @@
 #include "learn/trainer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <mutex>
 
 #include "core/f16.h"
@@ -123,27 +125,60 @@ Ranking ranking_of(const Weights& weights, int layer, int head, const Row& row) 
           .inv_unit = lengths ? 8 / w.mean_lengths[static_cast<size_t>(head)] : 0.0f};
 }
 
+// sum += weight * x, of sums that begin empty.
+void add(std::vector<double>& sum, const std::vector<double>& x, double weight) {
+  sum.resize(x.size());
+  for (size_t i = 0; i < x.size(); ++i) sum[i] += weight * x[i];
+}
+
+Ranking learned_ranking(const TrainerOptions& options, const TrainedHead& head) {
+  return {.w = head.w.data(),
+          .rbit = options.train.rbit,
+          .w_query = data_or_null(head.w_query),
+          .key_mean = data_or_null(head.key_mean),
+          .inv_unit = static_cast<float>(8 / head.mean_length)};
+}
+
 void measure_one(const TrainerOptions& options, const RowStore& rows, TrainedHead& out) {
   const HeadShape shape = rows.layers().at(out.layer);
   const int rbit = options.train.rbit;
   const Projection random =
       random_projection(options.train.seed, out.layer, shape.n_kv_heads, shape.head_dim, rbit);
-  const auto inv_unit = static_cast<float>(8 / out.mean_length);
-  const Ranking learned{.w = out.w.data(),
-                        .rbit = rbit,
-                        .w_query = data_or_null(out.w_query),
-                        .key_mean = data_or_null(out.key_mean),
-                        .inv_unit = inv_unit};
+  const Ranking learned = learned_ranking(options, out);
+  const float inv_unit = learned.inv_unit;
+  const double weight = 1.0 / options.n_held_out;
   for (int64_t i = rows.n_rows() - options.n_held_out; i < rows.n_rows(); ++i) {
-    const Row row = rows.load(i, out.layer, out.head);
+    const Row row = rows.load(i, out.layer, out.head, !options.windows.empty());
     out.learned += measure(row, learned, options.budgets);
     out.random += measure(row, {.w = random.head(out.head), .rbit = rbit, .inv_unit = inv_unit},
                           options.budgets);
     out.exact += measure(row, {}, options.budgets);
-    out.needs += measure(row, learned, options.needs);
+    if (!row.values.empty()) {
+      add(out.output_errors, output_errors(row, learned, options.window_budget, options.windows),
+          weight);
+    }
     if (options.compared == nullptr) continue;
     const Ranking other = ranking_of(*options.compared, out.layer, out.head, row);
     if (other.w != nullptr) out.compared += measure(row, other, options.budgets);
+  }
+}
+
+void measure_needs(const TrainerOptions& options, const RowStore& rows, TrainedHead& out) {
+  for (int64_t i = rows.n_rows() - options.n_held_out; i < rows.n_rows(); ++i) {
+    out.needs += measure(rows.load(i, out.layer, out.head), learned_ranking(options, out),
+                         options.needs, out.recent);
+  }
+}
+
+// All heads of a layer have one window.
+void choose_windows(const TrainerOptions& options, std::vector<TrainedHead>& heads) {
+  std::map<int, std::vector<double>> layers;
+  for (const TrainedHead& head : heads) add(layers[head.layer], head.output_errors, 1.0);
+  for (TrainedHead& head : heads) {
+    const std::vector<double>& errors = layers[head.layer];
+    if (errors.empty()) continue;
+    head.recent = options.windows[static_cast<size_t>(
+        std::min_element(errors.begin(), errors.end()) - errors.begin())];
   }
 }
 
@@ -254,24 +289,30 @@ std::vector<TrainedHead> train_all(const TrainerOptions& options, const RowStore
   int64_t n_done = 0;
   std::exception_ptr failure;
   Team team(options.threads);
-  team.run([&](const Worker& worker) {
-    worker.share(total, [&](int64_t i) {
-      TrainedHead& head = heads[static_cast<size_t>(i)];
-      try {
-        {
+  const auto each_head = [&](const auto& fn) {
+    team.run([&](const Worker& worker) {
+      worker.share(total, [&](int64_t i) {
+        try {
+          {
+            const std::lock_guard lock(mutex);
+            if (failure != nullptr) return;
+          }
+          fn(heads[static_cast<size_t>(i)]);
+        } catch (...) {
           const std::lock_guard lock(mutex);
-          if (failure != nullptr) return;
+          if (failure == nullptr) failure = std::current_exception();
         }
-        head = finished(options, rows, folder, head.layer, head.head);
-        const std::lock_guard lock(mutex);
-        done(head, ++n_done, total);
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        if (failure == nullptr) failure = std::current_exception();
-      }
+      });
     });
+    if (failure != nullptr) std::rethrow_exception(failure);
+  };
+  each_head([&](TrainedHead& head) {
+    head = finished(options, rows, folder, head.layer, head.head);
+    const std::lock_guard lock(mutex);
+    done(head, ++n_done, total);
   });
-  if (failure != nullptr) std::rethrow_exception(failure);
+  choose_windows(options, heads);
+  each_head([&](TrainedHead& head) { measure_needs(options, rows, head); });
   return heads;
 }
 

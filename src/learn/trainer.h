@@ -23,7 +23,9 @@ struct TrainedHead {
   // On held-out rows, by budget; `random` is the rotation that training started from, `compared`
   // is empty where there is nothing to compare with.
   Quality learned = {}, random = {}, compared = {}, exact = {};
-  Quality needs = {};  ///< of the learned codes, by TrainerOptions::needs
+  Quality needs = {};  ///< of the learned codes with `recent`, by TrainerOptions::needs
+  std::vector<double> output_errors = {};  ///< of the learned codes, by TrainerOptions::windows
+  Recent recent = {};                      ///< of those windows, the one that fits the layer best
 };
 
 struct TrainerOptions {
@@ -35,6 +37,11 @@ struct TrainerOptions {
   std::shared_ptr<const Weights> given = nullptr;
   std::vector<Budget> budgets;
   std::vector<Budget> needs;  ///< in numbers of keys: how the kept attention grows with the budget
+  /// That a layer may have: the one which brings its output nearest to dense attention's at
+  /// `window_budget`. Where attention is spread, that is a large one: recent keys are a fair sample
+  /// of the far ones, those with the best scores are not. Empty: it is by rule.
+  std::vector<Recent> windows = {};
+  Budget window_budget = {};
 };
 
 /// Called when a head is done, from one thread at a time.

@@ -90,9 +90,14 @@ class Hata final : public Selector {
     return weights != nullptr ? weights->kept_mass : nullptr;
   }
 
-  std::optional<ByCodes> by_codes_alone() const override {
+  std::optional<ScoreRule> by_codes_alone() const override {
     if (options_.rerank > 0) return std::nullopt;
-    return ByCodes{.window = &window_, .score = options_.score};
+    return options_.score;
+  }
+
+  Window window(int layer) const override {
+    const auto weights = trained(layer);
+    return weights != nullptr ? window_of(*weights) : window_;
   }
 
   std::unique_ptr<KeyStore> make_store(int layer, const HeadShape& shape,
@@ -124,7 +129,8 @@ class Hata final : public Selector {
       if (i < n_heads) {
         encode_queries(step, plans, codes, s, static_cast<int>(i));
       } else {
-        s.forced.choose(window_, step, plans, cache.index, static_cast<size_t>(i - n_heads));
+        s.forced.choose(window_of(codes.coder().weights()), step, plans, cache.index,
+                        static_cast<size_t>(i - n_heads));
       }
     });
     const int64_t encoded = watch.lap();
@@ -288,9 +294,16 @@ class Hata final : public Selector {
                  static_cast<size_t>(range)];
   }
 
+  // By rule, what training found for the layer comes first.
+  Window window_of(const LayerWeights& weights) const {
+    Window window = window_;
+    if (window.recent.by_rule()) window.recent.share = static_cast<double>(weights.recent_share);
+    return window;
+  }
+
   std::string name_;
   HataOptions options_;
-  Window window_;
+  Window window_;   ///< of layers whose weights say nothing
   bool rerank_q4_;  // by 4-bit keys; else by those of the cache
 };
 
@@ -334,7 +347,6 @@ std::shared_ptr<const Selector> make_hata(const Spec& spec, const HataOptions& d
     refuse("rbit", options.rbit, "64, 128 or 256");
   }
   if (options.sink < 0) refuse("sink", options.sink, "0 or more");
-  if (options.recent < -1) refuse("recent", options.recent, "0 or more, or -1 for min(32, k/2)");
   if (options.rerank < 0 || options.rerank == 1 || options.rerank > kMaxRerank) {
     refuse("rerank", options.rerank, "0 (off) or 2 to 16");
   }

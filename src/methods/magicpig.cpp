@@ -109,7 +109,7 @@ class Magicpig final : public Selector {
   // A head whose sample is empty attends to the newest key at least.
   static Window window_of(const Spec& spec) {
     Window window = spec.window({.at_most_half = true});
-    if (window.sink == 0 && window.recent == 0) window.recent = 1;
+    if (window.sink == 0 && window.recent == Recent{.tokens = 0}) window.recent = {.tokens = 1};
     return window;
   }
 

@@ -22,7 +22,8 @@ class Dense final : public Selector {
 
 constexpr const char* kSinkHelp = "first tokens always kept, inside the budget";
 constexpr const char* kRecentHelp =
-    "last tokens always kept, inside the budget; k/4: a part of it; -1: min(32, k/2)";
+    "last tokens always kept, inside the budget; k/4 or 0.25k: a part of it; -1: min(32, k/2), or "
+    "what hata's trained weights say of a layer";
 
 constexpr const char* kScoreHelp =
     "sum: of the heads' distances; squares: of each head's agreement beyond chance";

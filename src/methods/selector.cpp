@@ -2,6 +2,7 @@
 
 #include "methods/sizes.h"
 #include "methods/totals.h"
+#include "methods/window.h"
 
 namespace hata {
 
@@ -64,6 +65,8 @@ StageCounters& StageCounters::operator+=(const StageCounters& other) {
   unobserved_rows += other.unobserved_rows;
   return *this;
 }
+
+Window Selector::window(int /*layer*/) const { return {}; }
 
 LayerCache::LayerCache(const Selector& selector, int layer, const HeadShape& shape, int64_t n_cells)
     : index(n_cells) {

@@ -6,8 +6,6 @@
 namespace hata {
 namespace {
 
-constexpr int64_t kMaxWindow = 1 << 20;
-
 bool read_integer(std::string_view text, int64_t& number) {
   const char* const end = text.data() + text.size();
   const auto [at, error] = std::from_chars(text.data(), end, number);
@@ -82,13 +80,12 @@ std::string_view Spec::one_of(std::string_view key,
 
 Window Spec::window(const Window& fallback) const {
   Window window = fallback;
-  if (!value("sink").empty()) window.sink = integer("sink", 0, kMaxWindow);
-  const std::string_view recent = value("recent");
-  if (recent.empty()) return window;
-  if (!recent.starts_with("k/")) {
-    window.recent = integer("recent", -1, kMaxWindow);
-  } else if (!read_integer(recent.substr(2), window.recent_part) || window.recent_part < 1) {
-    refuse("recent", "a number of tokens, -1 or a part of the budget as in k/4");
+  if (!value("sink").empty()) window.sink = integer("sink", 0, Recent::kMost);
+  if (value("recent").empty()) return window;
+  try {
+    window.recent = Recent::parse(value("recent"));
+  } catch (const Error& why) {
+    throw Error("method '" + text_ + "': " + why.what());
   }
   return window;
 }

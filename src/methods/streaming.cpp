@@ -28,7 +28,7 @@ class Streaming final : public Selector {
       const auto row = static_cast<size_t>(i);
       const int64_t budget = plans[row].budget;
       if (budget == 0) return;
-      const Window window{.sink = sinks_, .recent = budget - std::min(sinks_, budget)};
+      const Window window{.sink = sinks_, .recent = {.tokens = budget - std::min(sinks_, budget)}};
       forced.choose(window, step, plans, cache.index, row);
       for (int head = 0; head < step.shape.n_kv_heads; ++head) forced.merge({}, out, row, head);
     });

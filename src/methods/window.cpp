@@ -5,16 +5,10 @@
 #include "methods/sizes.h"
 
 namespace hata {
-namespace {
-
-constexpr int64_t kDefaultRecent = 32;
-
-}  // namespace
 
 int64_t Window::recent_of(int64_t budget) const {
-  if (recent_part > 0) return budget / recent_part;
-  const int64_t most = at_most_half ? (budget + 1) / 2 : budget;
-  return std::min(most, recent >= 0 ? recent : std::min(kDefaultRecent, budget / 2));
+  const int64_t most = at_most_half && recent.share == 0.0 ? (budget + 1) / 2 : budget;
+  return std::min(most, recent.of(budget));
 }
 
 void ForcedKeys::reset(std::span<const RowPlan> plans) {
@@ -32,8 +26,9 @@ void ForcedKeys::choose(const Window& window, const Step& step, std::span<const 
                         const CellIndex& index, size_t row) {
   const RowPlan& plan = plans[row];
   if (plan.budget == 0) return;
-  const int64_t recent = window.recent_of(plan.budget);
-  const int64_t sink = std::min(window.sink, plan.budget - recent);
+  const int64_t budget = plan.least_budget();  // all heads of a row have the same window
+  const int64_t recent = window.recent_of(budget);
+  const int64_t sink = std::min(window.sink, budget - recent);
   int32_t* cells = cells_.data() + row * capacity_;
   int n = index.oldest(step.first_cell, plan.valid, static_cast<int>(sink), cells);
   n += index.newest(step.first_cell, plan.valid, static_cast<int>(recent), cells + n);

@@ -9,16 +9,6 @@
 
 namespace hata {
 
-/// How many, inside the budget.
-struct Window {
-  int64_t sink = 0;
-  int64_t recent = 0;         ///< -1: HATA's rule, min(32, budget / 2)
-  int64_t recent_part = 0;    ///< > 0: budget / recent_part instead
-  bool at_most_half = false;  ///< recent ones never take more than half of the budget
-
-  int64_t recent_of(int64_t budget) const;
-};
-
 /// The forced keys of every row of a step, and the valid cells that are left. Reuses its memory.
 class ForcedKeys {
  public:

@@ -170,8 +170,16 @@ class WeightsReader {
           fail(field, std::to_string(mass), "a share of the attention is between 0 and 1");
         }
       }
+    } else if (what == "k.recent_share") {
+      const std::vector<float> share = tensor_floats(file_, tensor);
+      if (share.size() != 1) fail(field, std::to_string(share.size()) + " numbers", "want one");
+      if (!(share[0] > 0 && share[0] <= 1)) {
+        fail(field, std::to_string(share[0]), "a share of the budget is above 0 and at most 1");
+      }
+      out.recent_share = share[0];
     } else {
-      fail(field, what, "want k.weight, q.weight, k.mean_length, k.mean or k.kept_mass");
+      fail(field, what,
+           "want k.weight, q.weight, k.mean_length, k.mean, k.kept_mass or k.recent_share");
     }
   }
 
@@ -337,6 +345,7 @@ void write_weights(const std::string& path, const WeightsFile& file) {
       const uint64_t d = size(w.projection.head_dim);
       out.tensor_f32(name + "k.mean", {d, w.key_means.size() / d}, w.key_means);
     }
+    if (w.recent_share > 0) out.tensor_f32(name + "k.recent_share", {1}, {w.recent_share});
     if (w.kept_mass != nullptr) {
       out.tensor_f32(name + "k.kept_mass", {w.kept_mass->budgets.size(), n_heads},
                      w.kept_mass->mass);

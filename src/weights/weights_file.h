@@ -9,6 +9,7 @@
 //   blk.N.attn_hash_k.mean_length  f32 [n_kv_heads] (optional: measured on the first keys)
 //   blk.N.attn_hash_k.mean         f32 [head_dim, n_kv_heads] subtracted from keys (optional)
 //   blk.N.attn_hash_k.kept_mass    f32 [budgets, n_kv_heads] (optional)
+//   blk.N.attn_hash_k.recent_share f32 [1] of the budget, for the last tokens (optional: by rule)
 #pragma once
 
 #include <memory>

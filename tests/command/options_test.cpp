@@ -21,7 +21,7 @@ TEST(Options, Defaults) {
   EXPECT_EQ(options.dense_layers.text(), "2");
   EXPECT_EQ(options.min_ctx, 1024);
   EXPECT_EQ(options.hata.sink, 1);
-  EXPECT_EQ(options.hata.recent, -1);
+  EXPECT_EQ(options.hata.recent, Recent{});
   EXPECT_TRUE(options.hata.lengths);
   EXPECT_EQ(options.hata.score, ScoreRule::sum);
   EXPECT_EQ(options.hata.rbit, 128);

@@ -43,6 +43,17 @@ TEST_F(TrainCommand, GivesTheSameFileForAnyNumberOfThreads) {
               kept.at("learned").at(budget).get<double>());
     EXPECT_GT(kept.at("random").at(budget).get<double>(), 0.0);
   }
+  // A layer has the window with the smallest error; by rule it says nothing.
+  for (const auto& [layer, quality] : json.at("quality").at("layers").items()) {
+    const auto& errors = quality.at("output_error");
+    ASSERT_EQ(errors.size(), 4u);
+    const std::string best =
+        std::min_element(errors.begin(), errors.end(), [](const auto& a, const auto& b) {
+          return a.template get<double>() < b.template get<double>();
+        }).key();
+    const auto shares = json.value("recent_share", nlohmann::json::object());
+    EXPECT_EQ(shares.contains(layer), best != "-1") << layer << " " << errors;
+  }
 }
 
 TEST_F(TrainCommand, GoesOnWithWhatIsThere) {

@@ -118,9 +118,9 @@ TEST(Device, ChoosesAndAttendsAsTheCpu) {
         GraphShape{.n_q_heads = 2, .n_rows = 2, .n_streams = 3, .all_streams = 3},
         GraphShape{.n_q_heads = 2, .n_streams = 2, .first_stream = 1, .all_streams = 4},
         GraphShape{.head_dim = 80, .n_q_heads = 32}, GraphShape{.head_dim = 256}}) {
-    for (const char* more :
-         {"", " rbit=256 lengths=off", " rbit=64 recent=5 sink=3", " method=hata-paper",
-          " budget=10%", " score=squares", " method=hata-paper:score=squares rbit=64"}) {
+    for (const char* more : {"", " rbit=256 lengths=off", " rbit=64 recent=5 sink=3",
+                             " method=hata-paper", " budget=10% recent=0.75k", " score=squares",
+                             " method=hata-paper:score=squares rbit=64"}) {
       const std::string options = std::string(kSparse) + more;
       AttentionGraph here(shape), there(shape);
       for (AttentionGraph* g : {&here, &there}) hide_cells(*g, 3);
@@ -621,6 +621,9 @@ struct SeenPrefill {
         const auto* key =
             static_cast<const char*>(g.keys->data) + (cell * g.s.n_kv_heads + h) * bytes;
         EXPECT_EQ(std::memcmp(step.keys.row(cell, static_cast<int>(h)), key, bytes), 0) << cell;
+        const auto* value =
+            static_cast<const char*>(g.values->data) + (cell * g.s.n_kv_heads + h) * bytes;
+        EXPECT_EQ(std::memcmp(step.values.row(cell, static_cast<int>(h)), value, bytes), 0) << cell;
       }
     }
   }

@@ -21,7 +21,7 @@ TEST(Options, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(o.dense_layers.text(), "2");
   EXPECT_EQ(o.rule.min_ctx, 1024);
   EXPECT_EQ(o.hata.sink, 1);
-  EXPECT_EQ(o.hata.recent, -1);
+  EXPECT_EQ(o.hata.recent, Recent{});
   EXPECT_TRUE(o.hata.lengths);
   EXPECT_EQ(o.hata.score, ScoreRule::sum);
   EXPECT_EQ(o.hata.rbit, 128);
@@ -43,7 +43,8 @@ TEST(Options, ReadsEveryKey) {
   EXPECT_EQ(o.dense_layers.text(), "0");
   EXPECT_EQ(o.rule.min_ctx, 64);
   EXPECT_EQ(o.hata.sink, 2);
-  EXPECT_EQ(o.hata.recent, 8);
+  EXPECT_EQ(o.hata.recent, Recent{.tokens = 8});
+  EXPECT_EQ(parse_options("recent=0.75k").hata.recent, Recent{.share = 0.75});
   EXPECT_FALSE(o.hata.lengths);
   EXPECT_EQ(o.hata.score, ScoreRule::squares);
   EXPECT_EQ(o.hata.rbit, 64);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <filesystem>
@@ -38,6 +39,7 @@ weights::WeightsFile full_weights() {
   file.weights.dense_layers = {{0, 2}};
   for (auto& [layer, w] : file.weights.layers) {
     w.queries = random_projection(8, layer, 2, 128, 64);
+    w.recent_share = layer == 0 ? 0.75f : 0.0f;
     w.key_means.assign(2 * 128, 0.25f + static_cast<float>(layer));
     w.kept_mass = std::make_shared<KeptMass>(
         KeptMass{6000, {64, 128, 256}, {0.5f, 0.75f, 1.0f, 0.25f, 0.5f, 0.875f}});
@@ -121,6 +123,7 @@ TEST_F(WeightsFiles, WhatTheyMayHoldBesidesComesBackToo) {
     EXPECT_EQ(got.queries.weights, w.queries.weights);
     EXPECT_EQ(got.of_queries().weights, w.queries.weights);
     EXPECT_EQ(got.key_means, w.key_means);
+    EXPECT_EQ(got.recent_share, w.recent_share);
     ASSERT_NE(got.kept_mass, nullptr);
     EXPECT_EQ(got.kept_mass->n_keys, 6000);
     EXPECT_EQ(got.kept_mass->budgets, w.kept_mass->budgets);
@@ -166,6 +169,8 @@ TEST_F(WeightsFiles, WhatDoesNotFitIsRefused) {
          }
        }),
        "kept_mass.budgets: 64"},
+      {error_with([](auto& f) { f.weights.layers[0].recent_share = 1.5f; }),
+       "blk.0.attn_hash_k.recent_share': 1.5"},
   };
   for (const auto& [error, want] : cases) {
     EXPECT_NE(error.find(file("w.gguf")), std::string::npos) << error;
@@ -262,7 +267,7 @@ TEST_F(WeightsFiles, AreFoundBesideTheirModel) {
   }
 }
 
-learn::SampledDocument some_document() {
+learn::SampledDocument some_document(bool with_values = false) {
   learn::SampledDocument document;
   document.n_keys = 3;
   document.positions = {1, 2};
@@ -271,6 +276,7 @@ learn::SampledDocument some_document() {
     out.shape = {4, 2, 64};
     for (int i = 0; i < 2 * 3 * 64; ++i) out.keys.push_back(static_cast<uint16_t>(i + layer));
     for (int i = 0; i < 2 * 2 * 2 * 64; ++i) out.queries.push_back(static_cast<float>(i + layer));
+    if (with_values) out.values.assign(out.keys.rbegin(), out.keys.rend());
   }
   return document;
 }
@@ -288,6 +294,22 @@ TEST_F(RowFiles, GiveEachHeadItsKeysAndQueries) {
   EXPECT_EQ(row.positions, (std::vector<int32_t>{1, 2}));
   EXPECT_EQ(row.queries.front(), 2 * 2 * 64 + 5.0f);
   EXPECT_EQ(row.queries.size(), 2u * 2 * 64);
+}
+
+TEST_F(RowFiles, HaveValuesWhereTheyWereSampled) {
+  learn::write_document(file("a.bin"), some_document(true));
+  learn::write_document(file("b.bin"), some_document());
+  const learn::RowStore rows({file("a.bin"), file("b.bin")});
+  for (const int layer : {2, 5}) {
+    const learn::Row row = rows.load(0, layer, 1, true);
+    std::vector<float> backwards = rows.load(1, layer, 0).keys;
+    std::reverse(backwards.begin(), backwards.end());
+    EXPECT_EQ(row.values, backwards);
+    EXPECT_EQ(row.keys, rows.load(1, layer, 1).keys);
+    EXPECT_EQ(row.queries, rows.load(1, layer, 1).queries);
+    EXPECT_TRUE(rows.load(0, layer, 1).values.empty()) << "they were not asked for";
+    EXPECT_TRUE(rows.load(1, layer, 1, true).values.empty()) << "there are none";
+  }
 }
 
 TEST_F(RowFiles, DamageIsRefused) {

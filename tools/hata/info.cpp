@@ -219,6 +219,7 @@ Json weights_json(const weights::WeightsFile& file) {
   if (const auto& dense = file.weights.dense_layers) json["dense_layers"] = *dense;
   for (const auto& [layer, w] : file.weights.layers) {
     json["layers"].push_back(layer);
+    if (w.recent_share > 0) json["recent_share"][std::to_string(layer)] = w.recent_share;
     if (w.kept_mass == nullptr) continue;
     Json& kept = json["kept_mass"];
     kept["n_keys"] = w.kept_mass->n_keys;
@@ -251,6 +252,12 @@ void print_needs(const Weights& weights) {
               ? "none"
               : fmt::format("{}", fmt::join(*weights.dense_layers, ", ")));
   }
+  std::string windows;
+  for (const auto& [layer, w] : weights.layers) {
+    if (w.recent_share == 0) continue;
+    windows += fmt::format("{}layer {}: {:g}", windows.empty() ? "" : ", ", layer, w.recent_share);
+  }
+  if (!windows.empty()) print("  of the budget, for the most recent keys: {}\n", windows);
   constexpr double kKept = 0.99;
   std::string needs;
   int64_t n_keys = 0;

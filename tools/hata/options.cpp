@@ -130,10 +130,13 @@ void add_hata_options(CLI::App& app, HataOptions& options) {
   app.add_option("--sink", options.sink, "first tokens that are always kept, inside the budget")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
-  app.add_option("--recent", options.recent,
-                 "last tokens that are always kept, inside the budget (-1: min(32, budget / 2))")
-      ->check(CLI::Range(-1, 1 << 20))
-      ->capture_default_str();
+  app.add_option_function<std::string>(
+         "--recent", [&options](const std::string& text) { options.recent = Recent::parse(text); },
+         "last tokens that are always kept, inside the budget: a number, a part of it (0.75k), or "
+         "-1 "
+         "(what trained weights say of a layer, else min(32, budget / 2))")
+      ->check([](const std::string& text) { return problem([&] { (void)Recent::parse(text); }); })
+      ->default_str("-1");
   app.add_option_function<std::string>(
          "--lengths", [&options](const std::string& text) { options.lengths = text == "on"; },
          "weigh scores by the keys' lengths: on or off (the paper's order)")
@@ -239,9 +242,9 @@ std::string host_options(const MethodOptions& options) {
       "method={} budget={} dense-layers={} min-ctx={} sink={} recent={} lengths={} score={} "
       "rerank={} weights={} seed={} rbit={} prefill={} huge-pages={}",
       as_word(options.method), options.budget.text(), options.dense_layers.text(), options.min_ctx,
-      hata.sink, hata.recent, on(hata.lengths), hata.score == ScoreRule::sum ? "sum" : "squares",
-      hata.rerank, as_word(options.weights), hata.seed, hata.rbit, on(options.prefill),
-      on(options.huge_pages));
+      hata.sink, hata.recent.text(), on(hata.lengths),
+      hata.score == ScoreRule::sum ? "sum" : "squares", hata.rerank, as_word(options.weights),
+      hata.seed, hata.rbit, on(options.prefill), on(options.huge_pages));
 }
 
 void check_weights(const std::string& weights, const std::string& model, const char* option) {

@@ -51,6 +51,9 @@ std::vector<Budget> needs() {
   return budgets;
 }
 
+// That a layer may have, the rule first.
+std::vector<Recent> windows() { return {{}, {.share = 0.5}, {.share = 0.75}, {.share = 0.875}}; }
+
 // Before the model is loaded: it may be a large one.
 weights::ModelShape trainable(weights::ModelShape shape, const std::string& path) {
   std::string why = "it has none";
@@ -128,6 +131,7 @@ class Train {
       const double vectors = static_cast<double>(options_.queries) * h.group();
       sizes.disk += static_cast<double>(documents_.size()) *
                     (2 * keys * h.n_kv_heads + 4 * options_.queries * h.n_q_heads * h.head_dim);
+      sizes.disk += options_.held_out * 2 * keys * h.n_kv_heads;  // values
       // The rows of a step with one that is being loaded; soft codes with their gradients; the
       // logits of all queries, true and estimated.
       const int rows = options_.train.rows_a_step;
@@ -146,7 +150,9 @@ class Train {
                (layer.heads.head_dim + layer.value_dim);
     }
     const double model = static_cast<double>(fs::file_size(model_path_));
-    return kBaseBytes + model +
+    // What reads on a GPU is a second model, with a cache of its own.
+    const double read_on_gpu = options_.device == eval::Device::cuda ? model + cache : 0;
+    return kBaseBytes + model + read_on_gpu +
            std::max(cache * checked_documents() + kBaseBytes,
                     trainers() * (sizes().head + kThreadBytes));
   }
@@ -171,10 +177,11 @@ class Train {
   void announce() const {
     fmt::print(stderr,
                "hata train: {}, {} KV heads to train; {} documents of {} tokens ({}), {} of them "
-               "held out\n            {} on disk in {}; at most {} of memory, {} heads at once\n",
+               "held out\n            {} on disk in {}; at most {} of memory{}, {} heads at once\n",
                model_.name(), n_heads(), documents_.size(), options_.n_ctx,
                documents_.description(), options_.held_out, human_bytes(sizes().disk), samples_,
-               human_bytes(memory()), trainers());
+               human_bytes(memory()),
+               options_.device == eval::Device::cuda ? " besides what CUDA takes" : "", trainers());
     if (documents_.size() <= options_.held_out) {
       throw Error(
           fmt::format("the texts give {} documents of {} tokens, {} of which are held out: "
@@ -274,12 +281,14 @@ class Train {
     }
   }
 
+  bool held_out(int64_t number) const { return number >= documents_.size() - options_.held_out; }
+
   template <class Progress>
   void sample_document(int64_t number, const Progress& progress) {
     const std::vector<eval::Token> tokens = documents_.make(number);
     const auto n = static_cast<int64_t>(tokens.size());
-    learn::Sampler sampler(n, options_.queries,
-                           options_.train.seed + static_cast<uint64_t>(number));
+    learn::Sampler sampler(n, options_.queries, options_.train.seed + static_cast<uint64_t>(number),
+                           held_out(number));
     eval::Session session(reader_.reading(), {.n_ctx = n, .threads = options_.threads});
     int64_t first_position = 0;
     const eval::PrefillWatch watch([&](const PrefillInspection& seen) {
@@ -303,7 +312,9 @@ class Train {
                                   .compared = compared_,
                                   .given = given_,
                                   .budgets = budgets_,
-                                  .needs = needs()};
+                                  .needs = needs(),
+                                  .windows = windows(),
+                                  .window_budget = options_.check_budget};
     const auto start = Clock::now();
     progress_.show("training: {} heads", n_heads());
     auto heads = learn::train_all(
@@ -342,6 +353,17 @@ class Train {
       }
     }
     return quality;
+  }
+
+  // With each window: what chose it.
+  static Json output_error_of(const std::vector<const learn::TrainedHead*>& heads) {
+    Json json;
+    for (size_t i = 0; i < heads[0]->output_errors.size(); ++i) {
+      double sum = 0;
+      for (const auto* head : heads) sum += head->output_errors[i];
+      json[windows()[i].text()] = rounded(sum / static_cast<double>(heads.size()));
+    }
+    return json;
   }
 
   weights::Provenance provenance(const std::vector<learn::TrainedHead>& heads) const {
@@ -391,6 +413,7 @@ class Train {
       out.mean_lengths.push_back(static_cast<float>(head->mean_length));
     }
     out.kept_mass = kept_mass(heads);
+    out.recent_share = static_cast<float>(heads[0]->recent.share);
     return out;
   }
 
@@ -449,6 +472,7 @@ class Train {
     for (const auto& [layer, of_layer] : by_layer) {
       file.weights.layers[layer] = layer_weights(of_layer);
       quality["layers"][std::to_string(layer)] = quality_of(of_layer);
+      quality["layers"][std::to_string(layer)]["output_error"] = output_error_of(of_layer);
     }
     check_layers(file, quality);
     file.provenance.quality = quality.dump();

@@ -16,8 +16,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kQuestions = 48;        // about one document
-constexpr int64_t kTokensAQuestion = 72;  // of a document, so that half of it is facts
+// Of a document, one question: an eighth of them for the question and its answer, so that none is
+// asked twice, and less than half for facts.
+constexpr int64_t kTokensAQuestion = 104;
 // Evaluations count their seeds from 1: training must not see their documents.
 constexpr uint64_t kSeeds = uint64_t{1} << 40;
 constexpr size_t kFewestWords = 1000;  // of the project's list that are one token each
@@ -78,7 +79,7 @@ std::vector<eval::Token> TrainingDocuments::synthetic(int64_t number) const {
   const uint64_t seed = kSeeds + seed_ * 1'000'003 + static_cast<uint64_t>(number);
   const auto& tasks = own_words_ ? kWordTasks : kTextTasks;
   const auto n_tasks = static_cast<int64_t>(tasks.size());
-  const int64_t questions = std::clamp(body / kTokensAQuestion, n_tasks, kQuestions);
+  const int64_t questions = std::max(n_tokens_ / kTokensAQuestion, n_tasks);
   eval::Sample sample =
       own_words_
           ? eval::make_mixed_document(tokenizer_, tasks, body,
