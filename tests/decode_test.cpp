@@ -73,6 +73,14 @@ class DecodeTest : public test::StepTest {
     }
     return weights;
   }
+  // Of two heads of 64 elements, the first needs 64 keys for 0.99 of the attention, the other 256.
+  static LayerWeights weights_with_needs() {
+    LayerWeights weights{.projection = random_projection(5, 0, 2, 64, 128),
+                         .mean_lengths = {8.0f, 9.0f}};
+    weights.kept_mass =
+        std::make_shared<KeptMass>(KeptMass{2000, {64, 256}, {0.99f, 1.0f, 0.5f, 0.99f}});
+    return weights;
+  }
   static HataOptions with(LayerWeights weights, const char* objective = "paper") {
     auto all = std::make_shared<Weights>();
     all->path = "some.gguf";
@@ -315,10 +323,7 @@ TEST_F(DecodeTest, TheWindowIsThatOfTheLayersWeights) {
 // The window is inside the budget of each head, also of the one that needs least.
 TEST_F(DecodeTest, AWindowDoesNotExceedAnyHeadsNeed) {
   constexpr HeadShape kShape{8, 2, 64};
-  LayerWeights weights{.projection = random_projection(5, 0, 2, 64, 128),
-                       .mean_lengths = {8.0f, 9.0f}};
-  weights.kept_mass =
-      std::make_shared<KeptMass>(KeptMass{2000, {64, 256}, {0.99f, 1.0f, 0.5f, 0.99f}});
+  LayerWeights weights = weights_with_needs();
   weights.recent_share = 0.875f;
   const auto selector = make_selector("hata", with(weights));
   Problem problem(kShape, 1024, 1, 3);
@@ -331,11 +336,7 @@ TEST_F(DecodeTest, AWindowDoesNotExceedAnyHeadsNeed) {
 
 TEST_F(DecodeTest, BudgetsFollowTheNeedsOfEachHead) {
   constexpr HeadShape kShape{8, 2, 64};
-  LayerWeights weights{.projection = random_projection(5, 0, 2, 64, 128),
-                       .mean_lengths = {8.0f, 9.0f}};
-  weights.kept_mass =
-      std::make_shared<KeptMass>(KeptMass{2000, {64, 256}, {0.99f, 1.0f, 0.5f, 0.99f}});
-  const auto selector = make_selector("hata", with(weights));
+  const auto selector = make_selector("hata", with(weights_with_needs()));
   Problem problem(kShape, 1024, 1, 3);
   LayerCache cache(*selector, 0, kShape, 1024);
   Decoder decoder(selector);

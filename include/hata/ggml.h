@@ -19,12 +19,15 @@
  *                        ones (0+5+7: layers 5 and 7), or auto: those that trained weights name
  *   min-ctx=1024         rows with fewer valid keys attend to all of them
  *   sink=1 recent=-1     first and last tokens always kept, inside the budget; recent=0.75k is a
- * part of it, recent=-1 what trained weights say of a layer, else min(32, budget / 2) lengths=on
- * key lengths in the score score=sum            of the distances of a group's heads, or squares: of
- * each head's agreement beyond chance (docs/methods.md) rerank=0             2 to 16: so many times
- * the budget are ranked again by 4-bit keys, which are then kept beside the codes (72 bytes for a
- * key of 128 elements) weights=auto         trained codes: a file that lies beside the model
- * (hata-<its name>*.gguf), off, or a file (a blank in its name is written as \ and a blank)
+ *                        part of it, recent=-1 what trained weights say of a layer, else
+ *                        min(32, budget / 2)
+ *   lengths=on           key lengths in the score
+ *   score=sum            of the distances of a group's heads, or squares: of each head's agreement
+ *                        beyond chance (docs/methods.md)
+ *   rerank=0             2 to 16: so many times the budget are ranked again by 4-bit keys, which
+ *                        are then kept beside the codes (72 bytes for a key of 128 elements)
+ *   weights=auto         trained codes: a file that lies beside the model (hata-<its name>*.gguf),
+ *                        off, or a file (a blank in its name is written as \ and a blank)
  *   rbit=128 seed=1      bits of a random code, and the seed of the random projection
  *   max-rows=8           batches with more rows of one sequence stream are prefill: all keys
  *   prefill=on           our dense attention for them, too; off: they are left to ggml

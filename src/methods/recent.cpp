@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 
+#include "core/numbers.h"
 #include "hata/selector.h"
 
 namespace hata {
@@ -9,22 +9,15 @@ namespace {
 
 constexpr int64_t kDefaultTokens = 32;
 
-template <class T>
-bool read(std::string_view text, T& number) {
-  const char* end = text.data() + text.size();
-  const auto [at, error] = std::from_chars(text.data(), end, number);
-  return error == std::errc() && at == end;
-}
-
 bool read_share(std::string_view text, double& share) {
   if (text.starts_with("k/")) {
     int64_t part = 0;
-    if (!read(text.substr(2), part) || part < 1) return false;
+    if (!read_number(text.substr(2), part) || part < 1) return false;
     share = 1.0 / static_cast<double>(part);
     return true;
   }
-  return text.ends_with('k') && read(text.substr(0, text.size() - 1), share) && share > 0.0 &&
-         share <= 1.0;
+  return text.ends_with('k') && read_number(text.substr(0, text.size() - 1), share) &&
+         share > 0.0 && share <= 1.0;
 }
 
 }  // namespace
@@ -44,8 +37,9 @@ std::string Recent::text() const {
 
 Recent Recent::parse(std::string_view text) {
   Recent recent;
-  const bool good = read_share(text, recent.share) ||
-                    (read(text, recent.tokens) && recent.tokens >= -1 && recent.tokens <= kMost);
+  const bool good =
+      read_share(text, recent.share) ||
+      (read_number(text, recent.tokens) && recent.tokens >= -1 && recent.tokens <= kMost);
   if (good) return recent;
   throw Error("recent '" + std::string(text) +
               "': give a number of tokens (32), a part of the budget (0.75k or k/4), or -1 for "

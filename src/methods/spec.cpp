@@ -1,16 +1,11 @@
 #include "methods/spec.h"
 
 #include <algorithm>
-#include <charconv>
+
+#include "core/numbers.h"
 
 namespace hata {
 namespace {
-
-bool read_integer(std::string_view text, int64_t& number) {
-  const char* const end = text.data() + text.size();
-  const auto [at, error] = std::from_chars(text.data(), end, number);
-  return error == std::errc{} && at == end;
-}
 
 // Calls fn(key, value, has_equals) for the parts behind the name.
 template <class Fn>
@@ -61,7 +56,7 @@ void Spec::refuse(std::string_view key, std::string_view want) const {
 
 int64_t Spec::integer(std::string_view key, int64_t min, int64_t max) const {
   int64_t number = 0;
-  if (!read_integer(value(key), number) || number < min || number > max) {
+  if (!read_number(value(key), number) || number < min || number > max) {
     refuse(key, "a whole number from " + std::to_string(min) + " to " + std::to_string(max));
   }
   return number;

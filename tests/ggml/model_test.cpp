@@ -59,17 +59,17 @@ TEST_F(Model, FullBudgetGivesDenseAttentionsTokens) {
   EXPECT_EQ(tokens_with("method=dense"), dense);
 }
 
-// ggml's attention and ours round differently: after a while of made-up text, where the next token
-// is nearly a tie, sparse steps may go another way.
+// Both attentions round differently. Random codes: with trained ones, when they are made again, the
+// next token may be nearly a tie.
 TEST_F(Model, PrefillOnAndOffGiveTheSameTokens) {
   const auto prompt = test_prompt(700);
   const auto tokens_with = [&](const std::string& options) {
     configure(options);
     Session session;
     session.prefill(prompt);
-    return session.generate(20);
+    return session.generate(50);
   };
-  for (const char* method : {"method=dense ", "budget=256 min-ctx=64 "}) {
+  for (const char* method : {"method=dense ", "budget=256 min-ctx=64 weights=off "}) {
     const auto theirs = tokens_with(std::string(method) + "prefill=off");
     EXPECT_EQ(host_stats()["prefill"]["rows"], 0);
     EXPECT_EQ(host_stats()["left_to_ggml"]["prefill"], 3 * kLayers);
