@@ -85,15 +85,16 @@ std::vector<int32_t> best(const T* values, int64_t first, int64_t last, int64_t 
 }
 
 std::vector<int16_t> code_scores(const Row& row, const Ranking& ranking, const KeyCodes& keys,
-                                 int64_t query) {
+                                 int64_t query, ScoreRule rule = ScoreRule::sum) {
   const int64_t padded = (row.n_keys() + 63) / 64 * 64;
   std::vector<uint64_t> codes(static_cast<size_t>(row.group * ranking.rbit / 64));
   const float* q = row.queries.data() + query * row.group * row.head_dim;
   encode(ranking.w_query != nullptr ? ranking.w_query : ranking.w, row.head_dim, ranking.rbit, q,
          DType::f32, static_cast<size_t>(row.head_dim) * sizeof(float), row.group, codes.data());
   std::vector<int16_t> scores(static_cast<size_t>(padded));
-  score(codes.data(), row.group, ranking.rbit, keys.codes,
-        keys.lengths.empty() ? nullptr : keys.lengths.data(), padded, scores.data());
+  const auto score_keys = rule == ScoreRule::sum ? score : score_squares;
+  score_keys(codes.data(), row.group, ranking.rbit, keys.codes,
+             keys.lengths.empty() ? nullptr : keys.lengths.data(), padded, scores.data());
   return scores;
 }
 
@@ -105,6 +106,31 @@ struct Cut {
 Cut cut_of(int64_t n, int64_t k, const Recent& recent) {
   const int64_t window = std::min(recent.of(k), k - 1);
   return {n - window, k - window - 1};
+}
+
+// The output of attention to these keys alone.
+void attend_to(const std::vector<int32_t>& chosen, const Row& row, const float* attention,
+               std::vector<double>& out) {
+  double sum = 0;
+  std::fill(out.begin(), out.end(), 0.0);
+  for (const int32_t key : chosen) {
+    const auto share = static_cast<double>(attention[key]);
+    sum += share;
+    const float* value = row.values.data() + static_cast<size_t>(key) * out.size();
+    for (size_t j = 0; j < out.size(); ++j) out[j] += share * static_cast<double>(value[j]);
+  }
+  for (double& x : out) x /= std::max(sum, 1e-30);
+}
+
+// |is - want|^2 / |want|^2
+double error_of(const std::vector<double>& is, const float* want) {
+  double lost = 0, whole = 0;
+  for (size_t j = 0; j < is.size(); ++j) {
+    const auto wanted = static_cast<double>(want[j]);
+    lost += (is[j] - wanted) * (is[j] - wanted);
+    whole += wanted * wanted;
+  }
+  return lost / std::max(whole, 1e-30);
 }
 
 }  // namespace
@@ -174,35 +200,22 @@ std::vector<double> output_errors(const Row& row, const Ranking& ranking, const 
            0.0f, dense.data());
   const KeyCodes keys(row, ranking);
   std::vector<double> errors(windows.size());
+  const double weight = 1.0 / static_cast<double>(2 * n_vectors);  // both rules
   std::vector<double> sparse(d);
   for (int64_t query = 0; query < row.n_queries(); ++query) {
-    const std::vector<int16_t> scores = code_scores(row, ranking, keys, query);
     const int64_t n = row.positions[static_cast<size_t>(query)] + 1;
     const int64_t k = std::min(budget.of(n), n);
-    for (size_t window = 0; window < windows.size(); ++window) {
-      const auto [last, far] = cut_of(n, k, windows[window]);
-      std::vector<int32_t> chosen = best(scores.data(), 1, last, far);
-      chosen.push_back(0);
-      for (int64_t i = last; i < n; ++i) chosen.push_back(static_cast<int32_t>(i));
-      for (int64_t v = query * row.group; v < (query + 1) * row.group; ++v) {
-        const float* p = all.data() + v * n_keys;
-        double sum = 0;
-        sparse.assign(d, 0.0);
-        for (const int32_t key : chosen) {
-          const auto share = static_cast<double>(p[key]);
-          sum += share;
-          const float* value = row.values.data() + static_cast<size_t>(key) * d;
-          for (size_t j = 0; j < d; ++j) sparse[j] += share * static_cast<double>(value[j]);
+    for (const ScoreRule rule : {ScoreRule::sum, ScoreRule::squares}) {
+      const std::vector<int16_t> scores = code_scores(row, ranking, keys, query, rule);
+      for (size_t window = 0; window < windows.size(); ++window) {
+        const auto [last, far] = cut_of(n, k, windows[window]);
+        std::vector<int32_t> chosen = best(scores.data(), 1, last, far);
+        chosen.push_back(0);
+        for (int64_t i = last; i < n; ++i) chosen.push_back(static_cast<int32_t>(i));
+        for (int64_t v = query * row.group; v < (query + 1) * row.group; ++v) {
+          attend_to(chosen, row, all.data() + v * n_keys, sparse);
+          errors[window] += weight * error_of(sparse, dense.data() + static_cast<size_t>(v) * d);
         }
-        const float* want = dense.data() + static_cast<size_t>(v) * d;
-        double lost = 0, whole = 0;
-        for (size_t j = 0; j < d; ++j) {
-          const auto wanted = static_cast<double>(want[j]);
-          const double off = sparse[j] / std::max(sum, 1e-30) - wanted;
-          lost += off * off;
-          whole += wanted * wanted;
-        }
-        errors[window] += lost / std::max(whole, 1e-30) / static_cast<double>(n_vectors);
       }
     }
   }

@@ -38,7 +38,8 @@ Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget
                 const Recent& recent = {});
 
 /// How far the attention's output is from dense attention's with each of these windows:
-/// |sparse - dense|^2 / |dense|^2, the mean over queries and their heads. The row needs its values.
+/// |sparse - dense|^2 / |dense|^2, the mean over queries, their heads, and both score rules: a
+/// layer has one window. The row needs its values.
 std::vector<double> output_errors(const Row& row, const Ranking& ranking, const Budget& budget,
                                   const std::vector<Recent>& windows);
 

@@ -18,6 +18,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr double kLeastGain = 0.01;  // in output error, for another window than the first
+
 double mean_length(const RowStore& rows, int64_t n_rows, int layer, int head) {
   double sum = 0, n = 0;
   for (int64_t i = 0; i < n_rows; ++i) {
@@ -170,15 +172,20 @@ void measure_needs(const TrainerOptions& options, const RowStore& rows, TrainedH
   }
 }
 
-// All heads of a layer have one window.
+// All heads of a layer have one window: the first, unless another loses clearly less.
 void choose_windows(const TrainerOptions& options, std::vector<TrainedHead>& heads) {
   std::map<int, std::vector<double>> layers;
-  for (const TrainedHead& head : heads) add(layers[head.layer], head.output_errors, 1.0);
+  std::map<int, double> n_heads;
+  for (const TrainedHead& head : heads) {
+    add(layers[head.layer], head.output_errors, 1.0);
+    n_heads[head.layer] += 1;
+  }
   for (TrainedHead& head : heads) {
     const std::vector<double>& errors = layers[head.layer];
     if (errors.empty()) continue;
-    head.recent = options.windows[static_cast<size_t>(
-        std::min_element(errors.begin(), errors.end()) - errors.begin())];
+    const auto least = std::min_element(errors.begin(), errors.end());
+    const bool clear = errors.front() - *least >= kLeastGain * n_heads[head.layer];
+    head.recent = options.windows[clear ? static_cast<size_t>(least - errors.begin()) : 0];
   }
 }
 

@@ -38,8 +38,7 @@ struct TrainerOptions {
   std::vector<Budget> budgets;
   std::vector<Budget> needs;  ///< in numbers of keys: how the kept attention grows with the budget
   /// That a layer may have: the one which brings its output nearest to dense attention's at
-  /// `window_budget`. Where attention is spread, that is a large one: recent keys are a fair sample
-  /// of the far ones, those with the best scores are not. Empty: it is by rule.
+  /// `window_budget`, by 0.01 or more of its square; else the first. Empty: it is by rule.
   std::vector<Recent> windows = {};
   Budget window_budget = {};
 };

@@ -51,8 +51,8 @@ std::vector<Budget> needs() {
   return budgets;
 }
 
-// That a layer may have, the rule first.
-std::vector<Recent> windows() { return {{}, {.share = 0.5}, {.share = 0.75}, {.share = 0.875}}; }
+// That a layer may have, the rule first. Larger ones leave too little to search at small budgets.
+std::vector<Recent> windows() { return {{}, {.share = 0.5}, {.share = 0.75}}; }
 
 // Before the model is loaded: it may be a large one.
 weights::ModelShape trainable(weights::ModelShape shape, const std::string& path) {
