@@ -4,6 +4,7 @@
 #include <cmath>
 #include <memory>
 #include <numeric>
+#include <utility>
 
 #include "hata/encode.h"
 #include "hata/score.h"
@@ -152,16 +153,19 @@ Quality& Quality::operator+=(const Quality& other) {
   return *this;
 }
 
-Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget>& budgets,
-                const Recent& recent) {
+HeldOutRow::HeldOutRow(Row row)
+    : row_(std::move(row)), attention_(attention(row_)), summed_(summed(row_, attention_)) {}
+
+Quality HeldOutRow::quality(const Ranking& ranking, const std::vector<Budget>& budgets,
+                            const Recent& recent) const {
+  const Row& row = row_;
   const std::vector<double> none(budgets.size());
   Quality quality{none, none, none, row.n_queries()};
-  const std::vector<float> all = summed(row, attention(row));
   const bool exact = ranking.w == nullptr;
   std::unique_ptr<KeyCodes> keys;
   if (!exact) keys = std::make_unique<KeyCodes>(row, ranking);
   for (int64_t query = 0; query < row.n_queries(); ++query) {
-    const float* p = all.data() + query * row.n_keys();
+    const float* p = summed_.data() + query * row.n_keys();
     std::vector<int16_t> scores;
     if (!exact) scores = code_scores(row, ranking, *keys, query);
     const int64_t n = row.positions[static_cast<size_t>(query)] + 1;
@@ -190,14 +194,14 @@ Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget
   return quality;
 }
 
-std::vector<double> output_errors(const Row& row, const Ranking& ranking, const Budget& budget,
-                                  const std::vector<Recent>& windows) {
+std::vector<double> HeldOutRow::output_errors(const Ranking& ranking, const Budget& budget,
+                                              const std::vector<Recent>& windows) const {
+  const Row& row = row_;
   const int64_t n_keys = row.n_keys(), n_vectors = row.n_queries() * row.group;
   const auto d = static_cast<size_t>(row.head_dim);
-  const std::vector<float> all = attention(row);
   std::vector<float> dense(static_cast<size_t>(n_vectors) * d);
-  multiply(n_vectors, row.head_dim, n_keys, {all.data(), n_keys}, {row.values.data(), row.head_dim},
-           0.0f, dense.data());
+  multiply(n_vectors, row.head_dim, n_keys, {attention_.data(), n_keys},
+           {row.values.data(), row.head_dim}, 0.0f, dense.data());
   const KeyCodes keys(row, ranking);
   std::vector<double> errors(windows.size());
   const double weight = 1.0 / static_cast<double>(2 * n_vectors);  // both rules
@@ -213,7 +217,7 @@ std::vector<double> output_errors(const Row& row, const Ranking& ranking, const 
         chosen.push_back(0);
         for (int64_t i = last; i < n; ++i) chosen.push_back(static_cast<int32_t>(i));
         for (int64_t v = query * row.group; v < (query + 1) * row.group; ++v) {
-          attend_to(chosen, row, all.data() + v * n_keys, sparse);
+          attend_to(chosen, row, attention_.data() + v * n_keys, sparse);
           errors[window] += weight * error_of(sparse, dense.data() + static_cast<size_t>(v) * d);
         }
       }

@@ -33,14 +33,27 @@ struct Quality {
   Quality& operator+=(const Quality& other);  ///< weighted by queries
 };
 
-/// Budgets count the first and the recent tokens in, as decoding does.
-Quality measure(const Row& row, const Ranking& ranking, const std::vector<Budget>& budgets,
-                const Recent& recent = {});
+/// A row that training has not seen, and its attention, which is computed once.
+class HeldOutRow {
+ public:
+  explicit HeldOutRow(Row row);
 
-/// How far the attention's output is from dense attention's with each of these windows:
-/// |sparse - dense|^2 / |dense|^2, the mean over queries, their heads, and both score rules: a
-/// layer has one window. The row needs its values.
-std::vector<double> output_errors(const Row& row, const Ranking& ranking, const Budget& budget,
-                                  const std::vector<Recent>& windows);
+  const Row& row() const { return row_; }
+  bool has_values() const { return !row_.values.empty(); }
+
+  /// Budgets count the first and the recent tokens in, as decoding does.
+  Quality quality(const Ranking& ranking, const std::vector<Budget>& budgets,
+                  const Recent& recent = {}) const;
+  /// How far the attention's output is from dense attention's with each of these windows:
+  /// |sparse - dense|^2 / |dense|^2, the mean over queries, their heads, and both score rules: a
+  /// layer has one window. Needs the row's values.
+  std::vector<double> output_errors(const Ranking& ranking, const Budget& budget,
+                                    const std::vector<Recent>& windows) const;
+
+ private:
+  Row row_;
+  std::vector<float> attention_;  ///< [query][head][key], 0 where a key is not seen
+  std::vector<float> summed_;     ///< over the group: [query][key]
+};
 
 }  // namespace hata::learn

@@ -150,25 +150,25 @@ void measure_one(const TrainerOptions& options, const RowStore& rows, TrainedHea
   const float inv_unit = learned.inv_unit;
   const double weight = 1.0 / options.n_held_out;
   for (int64_t i = rows.n_rows() - options.n_held_out; i < rows.n_rows(); ++i) {
-    const Row row = rows.load(i, out.layer, out.head, !options.windows.empty());
-    out.learned += measure(row, learned, options.budgets);
-    out.random += measure(row, {.w = random.head(out.head), .rbit = rbit, .inv_unit = inv_unit},
-                          options.budgets);
-    out.exact += measure(row, {}, options.budgets);
-    if (!row.values.empty()) {
-      add(out.output_errors, output_errors(row, learned, options.window_budget, options.windows),
+    const HeldOutRow row(rows.load(i, out.layer, out.head, !options.windows.empty()));
+    out.learned += row.quality(learned, options.budgets);
+    out.random += row.quality({.w = random.head(out.head), .rbit = rbit, .inv_unit = inv_unit},
+                              options.budgets);
+    out.exact += row.quality({}, options.budgets);
+    if (row.has_values()) {
+      add(out.output_errors, row.output_errors(learned, options.window_budget, options.windows),
           weight);
     }
     if (options.compared == nullptr) continue;
-    const Ranking other = ranking_of(*options.compared, out.layer, out.head, row);
-    if (other.w != nullptr) out.compared += measure(row, other, options.budgets);
+    const Ranking other = ranking_of(*options.compared, out.layer, out.head, row.row());
+    if (other.w != nullptr) out.compared += row.quality(other, options.budgets);
   }
 }
 
 void measure_needs(const TrainerOptions& options, const RowStore& rows, TrainedHead& out) {
   for (int64_t i = rows.n_rows() - options.n_held_out; i < rows.n_rows(); ++i) {
-    out.needs += measure(rows.load(i, out.layer, out.head), learned_ranking(options, out),
-                         options.needs, out.recent);
+    const HeldOutRow row(rows.load(i, out.layer, out.head));
+    out.needs += row.quality(learned_ranking(options, out), options.needs, out.recent);
   }
 }
 

@@ -34,8 +34,8 @@ struct Planted {
     }
   }
   std::vector<double> errors(int64_t budget, const std::vector<Recent>& windows) const {
-    return output_errors(row, {.w = projection.head(0), .inv_unit = 1.0f}, {.tokens = budget},
-                         windows);
+    const Ranking ranking{.w = projection.head(0), .inv_unit = 1.0f};
+    return HeldOutRow(row).output_errors(ranking, {.tokens = budget}, windows);
   }
 };
 
