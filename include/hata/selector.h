@@ -62,7 +62,10 @@ struct Window {
   Recent recent = {.tokens = 0};
   bool at_most_half = false;  ///< recent ones never take more than half of the budget
 
-  int64_t recent_of(int64_t budget) const;
+  struct Tokens {
+    int64_t first, last;
+  };
+  Tokens of(int64_t budget) const;  ///< together never more than the budget
   bool operator==(const Window&) const = default;
 };
 

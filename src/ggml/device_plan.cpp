@@ -106,8 +106,7 @@ bool DevicePlan::is_plain(const CellIndex& index) {
     for (size_t t = 0; t < of_stream.size(); ++t) {
       const RowPlan& row = of_stream[t];
       if (row.budget == 0 || !is_prefix(row)) return false;
-      const int64_t recent = window.recent_of(row.budget);
-      const int64_t sink = std::min(window.sink, row.budget - recent);
+      const auto [sink, recent] = window.of(row.budget);
       if (longest == 0) {
         on_device_.sink = static_cast<int>(sink);
         on_device_.recent = static_cast<int>(recent);

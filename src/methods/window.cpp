@@ -6,9 +6,10 @@
 
 namespace hata {
 
-int64_t Window::recent_of(int64_t budget) const {
+Window::Tokens Window::of(int64_t budget) const {
   const int64_t most = at_most_half && recent.share == 0.0 ? (budget + 1) / 2 : budget;
-  return std::min(most, recent.of(budget));
+  const int64_t last = std::min(most, recent.of(budget));
+  return {.first = std::min(sink, budget - last), .last = last};
 }
 
 void ForcedKeys::reset(std::span<const RowPlan> plans) {
@@ -26,9 +27,7 @@ void ForcedKeys::choose(const Window& window, const Step& step, std::span<const 
                         const CellIndex& index, size_t row) {
   const RowPlan& plan = plans[row];
   if (plan.budget == 0) return;
-  const int64_t budget = plan.least_budget();  // all heads of a row have the same window
-  const int64_t recent = window.recent_of(budget);
-  const int64_t sink = std::min(window.sink, budget - recent);
+  const auto [sink, recent] = window.of(plan.least_budget());  // all heads have the same window
   int32_t* cells = cells_.data() + row * capacity_;
   int n = index.oldest(step.first_cell, plan.valid, static_cast<int>(sink), cells);
   n += index.newest(step.first_cell, plan.valid, static_cast<int>(recent), cells + n);
