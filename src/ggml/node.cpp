@@ -1,9 +1,9 @@
 #include "ggml/node.h"
 
-#include <charconv>
 #include <cstring>
 #include <string_view>
 
+#include "core/numbers.h"
 #include "core/q8.h"
 
 namespace hata::host {
@@ -111,8 +111,7 @@ int cache_layer(const char* name) {
   if (key == std::string_view::npos) return -1;
   const std::string_view digits = text.substr(key + kKey.size());
   int layer = -1;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), layer);
-  return error == std::errc{} && end == digits.data() + digits.size() ? layer : -1;
+  return read_number(digits, layer) ? layer : -1;
 }
 
 size_t head_row_bytes(ggml_type type, int head_dim) {

@@ -1,8 +1,9 @@
 #include "ggml/options.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstdlib>
+
+#include "core/numbers.h"
 
 namespace hata::host {
 namespace {
@@ -14,8 +15,7 @@ namespace {
 
 int64_t parse_int(std::string_view key, std::string_view value, int64_t min, int64_t max) {
   int64_t number = 0;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-  if (error != std::errc{} || end != value.data() + value.size() || number < min || number > max) {
+  if (!read_number(value, number) || number < min || number > max) {
     bad_value(key, value,
               "a whole number from " + std::to_string(min) + " to " + std::to_string(max));
   }
@@ -42,9 +42,7 @@ int parse_rbit(std::string_view key, std::string_view value) {
 
 int parse_rerank(std::string_view key, std::string_view value) {
   int factor = 0;
-  const char* end = value.data() + value.size();
-  const auto [at, error] = std::from_chars(value.data(), end, factor);
-  if (error != std::errc{} || at != end || factor < 0 || factor == 1 || factor > 16) {
+  if (!read_number(value, factor) || factor < 0 || factor == 1 || factor > 16) {
     bad_value(key, value, "0 (off) or 2 to 16");
   }
   return factor;

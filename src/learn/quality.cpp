@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "hata/encode.h"
@@ -14,31 +14,48 @@
 namespace hata::learn {
 namespace {
 
-// Codes and lengths as the score stage wants them: padded to 64 keys.
-struct KeyCodes {
-  std::vector<uint64_t> memory;
-  uint64_t* codes = nullptr;
-  std::vector<uint8_t> lengths;
-
-  KeyCodes(const Row& row, const Ranking& ranking) {
-    const int64_t n = row.n_keys(), padded = (n + 63) / 64 * 64;
-    const int64_t words = ranking.rbit / 64;
-    memory.resize(static_cast<size_t>(padded * words) + 8);
-    codes = memory.data();
-    while (reinterpret_cast<uintptr_t>(codes) % 64 != 0) ++codes;
+// A row's codes and lengths as the score stage wants them: keys padded to 64.
+class RowCodes {
+ public:
+  RowCodes(const Row& row, const Ranking& ranking)
+      : group_(row.group), rbit_(ranking.rbit), padded_((row.n_keys() + 63) / 64 * 64) {
+    const int64_t n = row.n_keys(), n_vectors = row.n_queries() * group_;
+    const size_t words = static_cast<size_t>(rbit_ / 64);
+    memory_.resize(static_cast<size_t>(padded_) * words + 8);
+    keys_ = memory_.data();
+    while (reinterpret_cast<uintptr_t>(keys_) % 64 != 0) ++keys_;
     const size_t stride = static_cast<size_t>(row.head_dim) * sizeof(float);
     std::vector<float> centred = row.keys;
     if (ranking.key_mean != nullptr) subtract_mean(ranking.key_mean, row.head_dim, centred);
-    encode(ranking.w, row.head_dim, ranking.rbit, centred.data(), DType::f32, stride, n, codes);
+    encode(ranking.w, row.head_dim, rbit_, centred.data(), DType::f32, stride, n, keys_);
+    queries_.resize(static_cast<size_t>(n_vectors) * words);
+    encode(ranking.w_query != nullptr ? ranking.w_query : ranking.w, row.head_dim, rbit_,
+           row.queries.data(), DType::f32, stride, n_vectors, queries_.data());
     if (ranking.inv_unit == 0) return;
-    std::vector<uint8_t> each(static_cast<size_t>(padded), 8);
+    std::vector<uint8_t> each(static_cast<size_t>(padded_), 8);
     key_lengths(row.head_dim, row.keys.data(), DType::f32, stride, n, ranking.inv_unit,
                 each.data());
-    for (int64_t i = 0; i < padded; i += 2) {
-      lengths.push_back(static_cast<uint8_t>(each[static_cast<size_t>(i)] |
-                                             each[static_cast<size_t>(i + 1)] << 4));
+    for (int64_t i = 0; i < padded_; i += 2) {
+      lengths_.push_back(static_cast<uint8_t>(each[static_cast<size_t>(i)] |
+                                              each[static_cast<size_t>(i + 1)] << 4));
     }
   }
+  RowCodes(const RowCodes&) = delete;  // keys_ points into memory_
+
+  std::vector<int16_t> scores(int64_t query, ScoreRule rule) const {
+    std::vector<int16_t> scores(static_cast<size_t>(padded_));
+    const auto score_keys = rule == ScoreRule::sum ? score : score_squares;
+    score_keys(queries_.data() + query * group_ * (rbit_ / 64), group_, rbit_, keys_,
+               lengths_.empty() ? nullptr : lengths_.data(), padded_, scores.data());
+    return scores;
+  }
+
+ private:
+  int group_, rbit_;
+  int64_t padded_;
+  std::vector<uint64_t> memory_, queries_;
+  uint64_t* keys_ = nullptr;  // in memory_, on 64 bytes
+  std::vector<uint8_t> lengths_;
 };
 
 // The attention of each query vector: [query][head][key], 0 where a key is not seen.
@@ -83,20 +100,6 @@ std::vector<int32_t> best(const T* values, int64_t first, int64_t last, int64_t 
     order.resize(static_cast<size_t>(k));
   }
   return order;
-}
-
-std::vector<int16_t> code_scores(const Row& row, const Ranking& ranking, const KeyCodes& keys,
-                                 int64_t query, ScoreRule rule = ScoreRule::sum) {
-  const int64_t padded = (row.n_keys() + 63) / 64 * 64;
-  std::vector<uint64_t> codes(static_cast<size_t>(row.group * ranking.rbit / 64));
-  const float* q = row.queries.data() + query * row.group * row.head_dim;
-  encode(ranking.w_query != nullptr ? ranking.w_query : ranking.w, row.head_dim, ranking.rbit, q,
-         DType::f32, static_cast<size_t>(row.head_dim) * sizeof(float), row.group, codes.data());
-  std::vector<int16_t> scores(static_cast<size_t>(padded));
-  const auto score_keys = rule == ScoreRule::sum ? score : score_squares;
-  score_keys(codes.data(), row.group, ranking.rbit, keys.codes,
-             keys.lengths.empty() ? nullptr : keys.lengths.data(), padded, scores.data());
-  return scores;
 }
 
 // Which keys a query attends to with these scores, besides the first and the last `recent`.
@@ -158,17 +161,16 @@ HeldOutRow::HeldOutRow(Row row)
 
 Quality HeldOutRow::quality(const Ranking& ranking, const std::vector<Budget>& budgets,
                             const Recent& recent) const {
-  const Row& row = row_;
   const std::vector<double> none(budgets.size());
-  Quality quality{none, none, none, row.n_queries()};
+  Quality quality{none, none, none, row_.n_queries()};
   const bool exact = ranking.w == nullptr;
-  std::unique_ptr<KeyCodes> keys;
-  if (!exact) keys = std::make_unique<KeyCodes>(row, ranking);
-  for (int64_t query = 0; query < row.n_queries(); ++query) {
-    const float* p = summed_.data() + query * row.n_keys();
+  std::optional<RowCodes> codes;
+  if (!exact) codes.emplace(row_, ranking);
+  for (int64_t query = 0; query < row_.n_queries(); ++query) {
+    const float* p = summed_.data() + query * row_.n_keys();
     std::vector<int16_t> scores;
-    if (!exact) scores = code_scores(row, ranking, *keys, query);
-    const int64_t n = row.positions[static_cast<size_t>(query)] + 1;
+    if (!exact) scores = codes->scores(query, ScoreRule::sum);
+    const int64_t n = row_.positions[static_cast<size_t>(query)] + 1;
     for (size_t b = 0; b < budgets.size(); ++b) {
       const int64_t k = std::min(budgets[b].of(n), n);
       const auto [last, far] = cut_of(n, k, recent);
@@ -182,11 +184,11 @@ Quality HeldOutRow::quality(const Ranking& ranking, const std::vector<Budget>& b
       }
       for (int64_t i = 1; i < last; ++i) mass += static_cast<double>(p[i]);
       // A query's probabilities sum to one for each head of the group.
-      const double forced = row.group - mass;
+      const double forced = row_.group - mass;
       for (const int32_t i : truth) hits += is_found[static_cast<size_t>(i)];
-      const double weight = 1.0 / static_cast<double>(row.n_queries());
+      const double weight = 1.0 / static_cast<double>(row_.n_queries());
       quality.kept_mass[b] += weight * (mass > 0 ? kept / mass : 1.0);
-      quality.all_mass[b] += weight * (forced + kept) / row.group;
+      quality.all_mass[b] += weight * (forced + kept) / row_.group;
       quality.recall[b] +=
           weight * (truth.empty() ? 1.0 : hits / static_cast<double>(truth.size()));
     }
@@ -196,28 +198,27 @@ Quality HeldOutRow::quality(const Ranking& ranking, const std::vector<Budget>& b
 
 std::vector<double> HeldOutRow::output_errors(const Ranking& ranking, const Budget& budget,
                                               const std::vector<Recent>& windows) const {
-  const Row& row = row_;
-  const int64_t n_keys = row.n_keys(), n_vectors = row.n_queries() * row.group;
-  const auto d = static_cast<size_t>(row.head_dim);
+  const int64_t n_keys = row_.n_keys(), n_vectors = row_.n_queries() * row_.group;
+  const auto d = static_cast<size_t>(row_.head_dim);
   std::vector<float> dense(static_cast<size_t>(n_vectors) * d);
-  multiply(n_vectors, row.head_dim, n_keys, {attention_.data(), n_keys},
-           {row.values.data(), row.head_dim}, 0.0f, dense.data());
-  const KeyCodes keys(row, ranking);
+  multiply(n_vectors, row_.head_dim, n_keys, {attention_.data(), n_keys},
+           {row_.values.data(), row_.head_dim}, 0.0f, dense.data());
+  const RowCodes codes(row_, ranking);
   std::vector<double> errors(windows.size());
   const double weight = 1.0 / static_cast<double>(2 * n_vectors);  // both rules
   std::vector<double> sparse(d);
-  for (int64_t query = 0; query < row.n_queries(); ++query) {
-    const int64_t n = row.positions[static_cast<size_t>(query)] + 1;
+  for (int64_t query = 0; query < row_.n_queries(); ++query) {
+    const int64_t n = row_.positions[static_cast<size_t>(query)] + 1;
     const int64_t k = std::min(budget.of(n), n);
     for (const ScoreRule rule : {ScoreRule::sum, ScoreRule::squares}) {
-      const std::vector<int16_t> scores = code_scores(row, ranking, keys, query, rule);
+      const std::vector<int16_t> scores = codes.scores(query, rule);
       for (size_t window = 0; window < windows.size(); ++window) {
         const auto [last, far] = cut_of(n, k, windows[window]);
         std::vector<int32_t> chosen = best(scores.data(), 1, last, far);
         chosen.push_back(0);
         for (int64_t i = last; i < n; ++i) chosen.push_back(static_cast<int32_t>(i));
-        for (int64_t v = query * row.group; v < (query + 1) * row.group; ++v) {
-          attend_to(chosen, row, attention_.data() + v * n_keys, sparse);
+        for (int64_t v = query * row_.group; v < (query + 1) * row_.group; ++v) {
+          attend_to(chosen, row_, attention_.data() + v * n_keys, sparse);
           errors[window] += weight * error_of(sparse, dense.data() + static_cast<size_t>(v) * d);
         }
       }

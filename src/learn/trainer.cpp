@@ -173,18 +173,17 @@ void measure_needs(const TrainerOptions& options, const RowStore& rows, TrainedH
 }
 
 // All heads of a layer have one window: the first, unless another loses clearly less.
-void choose_windows(const TrainerOptions& options, std::vector<TrainedHead>& heads) {
-  std::map<int, std::vector<double>> layers;
-  std::map<int, double> n_heads;
+void choose_windows(const TrainerOptions& options, const RowStore& rows,
+                    std::vector<TrainedHead>& heads) {
+  std::map<int, std::vector<double>> layers;  // means over heads
   for (const TrainedHead& head : heads) {
-    add(layers[head.layer], head.output_errors, 1.0);
-    n_heads[head.layer] += 1;
+    add(layers[head.layer], head.output_errors, 1.0 / rows.layers().at(head.layer).n_kv_heads);
   }
   for (TrainedHead& head : heads) {
     const std::vector<double>& errors = layers[head.layer];
     if (errors.empty()) continue;
     const auto least = std::min_element(errors.begin(), errors.end());
-    const bool clear = errors.front() - *least >= kLeastGain * n_heads[head.layer];
+    const bool clear = errors.front() - *least >= kLeastGain;
     head.recent = options.windows[clear ? static_cast<size_t>(least - errors.begin()) : 0];
   }
 }
@@ -318,7 +317,7 @@ std::vector<TrainedHead> train_all(const TrainerOptions& options, const RowStore
     const std::lock_guard lock(mutex);
     done(head, ++n_done, total);
   });
-  choose_windows(options, heads);
+  choose_windows(options, rows, heads);
   each_head([&](TrainedHead& head) { measure_needs(options, rows, head); });
   return heads;
 }

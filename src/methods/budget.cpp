@@ -2,6 +2,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "core/numbers.h"
 #include "hata/selector.h"
 #include "hata/weights.h"
 
@@ -18,11 +19,7 @@ std::string number_text(double number) {
 
 double parse_number(std::string_view text) {
   double number = 0.0;
-  const char* const end = text.data() + text.size();
-  const auto read = std::from_chars(text.data(), end, number);
-  if (read.ec != std::errc() || read.ptr != end || !std::isfinite(number)) {
-    throw Error("not a number");
-  }
+  if (!read_number(text, number) || !std::isfinite(number)) throw Error("not a number");
   return number;
 }
 
